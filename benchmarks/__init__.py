@@ -1,0 +1,1 @@
+"""Timing, ceilings and gates; the suite's own costs; mutation runs."""
