@@ -22,8 +22,8 @@ Kind = Literal["check", "refutation"]
 Test = TypeVar("Test", bound=Callable[..., Any])
 
 CHECK_ATTRIBUTE = "__attest_check__"
-DECLARED: dict[tuple[str, int], Claim] = {}
-"""Every claim declared in this process, by file and line: a module that is imported twice declares its claims once."""
+DECLARED: dict[str, list[Claim]] = {}
+"""Every claim declared in this process, by file. A file that is imported anew declares its claims anew."""
 
 
 @dataclass(eq=False)
@@ -50,11 +50,14 @@ class Claim:
     checks: list[Check] = field(default_factory=list, init=False)
     file: str = field(init=False)
     line: int = field(init=False)
+    _module: dict[str, Any] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         caller = sys._getframe(2)  # __post_init__, the generated __init__, the declaration
         self.file, self.line = str(Path(caller.f_code.co_filename).resolve()), caller.f_lineno
-        DECLARED[self.file, self.line] = self
+        self._module = caller.f_globals
+        same_import = [claim for claim in DECLARED.get(self.file, []) if claim._module is self._module]
+        DECLARED[self.file] = [*same_import, self]
 
     @property
     def key(self) -> str:
@@ -115,7 +118,8 @@ class Check:
     def body(self) -> Callable[..., Any]:
         """The function as it was written, below `given`."""
         handle = getattr(self.function, "hypothesis", None)
-        return inspect.unwrap(handle.inner_test if handle is not None else self.function)
+        written: Callable[..., Any] = inspect.unwrap(handle.inner_test if handle is not None else self.function)
+        return written
 
     @property
     def line(self) -> int:
@@ -126,6 +130,11 @@ class Check:
         """Keyword-only parameters that have a default: what a control may replace."""
         parameters = inspect.signature(self.body).parameters.values()
         return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty}
+
+
+def declared_below(root: Path) -> list[Claim]:
+    """The claims that this process has seen declared in files below `root`."""
+    return [claim for file, claims in DECLARED.items() if Path(file).is_relative_to(root) for claim in claims]
 
 
 def check_of(function: object) -> Check | None:

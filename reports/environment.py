@@ -10,7 +10,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("numpy", "scipy", "sympy", "python-flint", "torch", "triton", "transformers", "hypothesis", "pytest", "matplotlib")
+PACKAGES = (
+    "numpy",
+    "scipy",
+    "sympy",
+    "python-flint",
+    "torch",
+    "triton",
+    "transformers",
+    "hypothesis",
+    "pytest",
+    "matplotlib",
+)
 
 
 def describe(root: Path, *, suite_seed: int, profile: str, device: str) -> dict[str, Any]:

@@ -77,7 +77,11 @@ class Evidence:
         Raises:
             TypeError: `condition` is not a bool, such as an array or an unevaluated symbolic relation.
         """
-        if not (condition is True or condition is False or type(condition).__name__ in ("bool", "BooleanTrue", "BooleanFalse")):
+        if not (
+            condition is True
+            or condition is False
+            or type(condition).__name__ in ("bool", "BooleanTrue", "BooleanFalse")
+        ):
             raise TypeError(f"{name}: a fact must be True or False, not {condition!r}")
         self.expect(name, int(bool(condition)), equals=1, error=0)
 
@@ -249,7 +253,7 @@ def _closest(name: str, value: Any, bounds: list[Bound], unit: str) -> Quantity:
 
 
 def _margin(bound: Bound, value: Number) -> Number:
-    margin = bound.margin(value)
+    margin: Number = bound.margin(value)
     if isinstance(margin, float) and math.isnan(margin):
         raise NotANumber(f"{value} cannot be compared with a bound that is {bound}")
     return margin

@@ -14,25 +14,29 @@ from typing import Any
 import pytest
 
 from reports import environment, profiles, selection
-from reports.claim import DECLARED, Check, Claim, check_of
+from reports.catalogue import CLAIMS_FOLDER
+from reports.claim import Check, Claim, check_of, declared_below
 from reports.evidence import Evidence, Inconclusive, Violation
 from reports.randomness import Randomness, seed_for
 from reports.reporter import Reporter, write_plan
 from reports.results import describe, parameter_id
 from reports.validate import collected_mistake, mistakes
 
-CLAIMS_FOLDER = "tests/claims"
 EVIDENCE = pytest.StashKey[Evidence]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("attest", "claims and their verdicts")
     group.addoption("--paper", action="append", default=[], metavar="KEY", help="only the claims of this paper")
-    group.addoption("--claim", action="append", default=[], metavar="KEY", help="only this claim, as paper/slug or slug")
+    group.addoption(
+        "--claim", action="append", default=[], metavar="KEY", help="only this claim, as paper/slug or slug"
+    )
     group.addoption("--level", action="append", default=[], metavar="LEVEL", help="only checks at this level")
     group.addoption("--suite-seed", type=int, default=0, help="seed from which all others are derived (default 0)")
     group.addoption("--profile", choices=list(profiles.EXAMPLES), default="quick", help="how hard Hypothesis searches")
-    group.addoption("--out", default="reports/out", metavar="DIR", help="folder for results.json, junit.xml, index.html")
+    group.addoption(
+        "--out", default="reports/out", metavar="DIR", help="folder for results.json, junit.xml, index.html"
+    )
     group.addoption("--title", default="Attest", help="title of the page")
 
 
@@ -56,11 +60,14 @@ class ClaimModule(pytest.Module):
 
     def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
         collected = list(super().collect())
-        claims = [claim for claim in DECLARED.values() if claim.file == str(self.path)]
+        root = self.config.rootpath
+        declared = declared_below(root)
+        claims = [claim for claim in declared if claim.file == str(self.path)]
         if claims:
-            root = self.config.rootpath
-            found = mistakes(claims, DECLARED.values(), root)
-            functions = {item.function.__name__: item.function for item in collected if isinstance(item, pytest.Function)}
+            found = mistakes(claims, declared, root)
+            functions = {
+                item.function.__name__: item.function for item in collected if isinstance(item, pytest.Function)
+            }
             place = os.path.relpath(self.path, root)
             found += [what for name, one in functions.items() if (what := collected_mistake(one, f"{place}: {name}"))]
             if found:
@@ -102,13 +109,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     for item, check in items:
         item.user_properties += [("claim", check.claim.key), ("kind", check.kind), ("level", check.level)]
     root = session.config.rootpath
-    declared = [claim for claim in DECLARED.values() if Path(claim.file).is_relative_to(root)]
+    declared = declared_below(root)
     tests = sum(1 + len(check.controls) for claim in declared for check in claim.checks)
     files = {Path(claim.file) for claim in declared}
     write_plan(session.config, {
         "claims": [describe(claim, root) for claim in dict.fromkeys(check.claim for _, check in items)],
         "selected": [item.nodeid for item, _ in items],
-        "complete": len(items) == tests and files.issuperset((root / CLAIMS_FOLDER).glob("test_*.py")),
+        "complete": not selection.Selection.from_options(session.config)
+        and len(items) == tests
+        and files.issuperset((root / CLAIMS_FOLDER).glob("test_*.py")),
         "mistake": session.config.stash.get(selection.MISTAKE, None),
     })  # fmt: skip
 
@@ -167,8 +176,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 def _control(item: pytest.Function) -> str | None:
-    name: str | None = item.callspec.params["evidence"]
-    return name
+    name = item.callspec.params["evidence"]
+    return name if isinstance(name, str) else None
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -188,7 +197,13 @@ def _result(item: pytest.Function, call: pytest.CallInfo[None]) -> dict[str, Any
     error = call.excinfo.value if call.excinfo is not None else None
     outcome, why = _outcome(error, recorded, control=_control(item) is not None)
     violated = recorded.violated.to_json() if recorded.violated is not None else None
-    return {"outcome": outcome, "why": why, "seconds": call.duration, "evidence": recorded.to_json(), "violated": violated}
+    return {
+        "outcome": outcome,
+        "why": why,
+        "seconds": call.duration,
+        "evidence": recorded.to_json(),
+        "violated": violated,
+    }
 
 
 def _outcome(error: BaseException | None, recorded: Evidence, *, control: bool) -> tuple[str, str]:

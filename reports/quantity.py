@@ -12,7 +12,7 @@ KINDS = ("at_least", "at_most", "equals", "within", "less_than")
 
 
 class NotANumber(ValueError):
-    """A measured value or its bound is NaN, complex or no number at all: this neither meets a bound nor violates it."""
+    """A measured value or its bound is NaN, complex or no number: it neither meets a bound nor violates it."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Bound:
     error: Number | None = None
     label: str = ""
 
-    def margin(self, value: Number) -> Number:
+    def margin(self, value: Any) -> Any:
         """By how much `value` meets the bound; negative when it does not. Exact for exact numbers."""
         match self.kind:
             case "at_least":

@@ -52,7 +52,7 @@ def save(path: Path, entries: dict[str, dict[str, Any]]) -> None:
 
 
 def disagreement(claim: dict[str, Any]) -> str | None:
-    """How a claim of a results file differs from what is recorded for it; None where it does not, or is not compared."""
+    """How a claim of a results file differs from the record; None where it does not, or is not compared."""
     if claim["agrees"] is not False:
         return None
     now = _words(claim["verdict"], claim["level"])
@@ -62,7 +62,7 @@ def disagreement(claim: dict[str, Any]) -> str | None:
 
 
 def agrees(claim: dict[str, Any]) -> bool | None:
-    """Does the verdict equal the recorded one? None where there is nothing to compare: a check was not run, or failed."""
+    """Does the verdict equal the recorded one? None where it cannot be compared: a check was not run, or failed."""
     if claim["verdict"] is None or any(check["outcome"] == "not run" for check in claim["checks"]):
         return None
     recorded = claim["recorded"]
@@ -83,7 +83,9 @@ def accept(entries: dict[str, dict[str, Any]], results: dict[str, Any]) -> dict[
     accepted = {} if results["selection"]["complete"] else dict(entries)
     for claim in results["claims"]:
         if all(check["outcome"] != "not run" for check in claim["checks"]):
-            accepted[claim["key"]] = {key: claim[key] for key in ("verdict", "level")} | {"measured": _measured(claim, results)}
+            accepted[claim["key"]] = {key: claim[key] for key in ("verdict", "level")} | {
+                "measured": _measured(claim, results)
+            }
         else:
             unrun = {"verdict": "not run", "level": None, "measured": None}
             accepted[claim["key"]] = entries.get(claim["key"], unrun)

@@ -73,7 +73,9 @@ class Reporter:
         if outcome is None:
             return
         earlier = self.outcomes.get(report.nodeid)
-        if earlier is None or report.when == "teardown":  # a check whose teardown fails is in error, whatever it measured
+        if (
+            earlier is None or report.when == "teardown"
+        ):  # a check whose teardown fails is in error, whatever it measured
             self.outcomes[report.nodeid] = outcome
 
     @pytest.hookimpl(wrapper=True)
@@ -91,7 +93,10 @@ class Reporter:
             self.results = self._results(self.plan)
             results.save(self.out / "results.json", self.results)
             self.page = write_page(self.results, self.out / "index.html")
-            if self.results["problems"] and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+            if self.results["problems"] and session.exitstatus in (
+                pytest.ExitCode.OK,
+                pytest.ExitCode.NO_TESTS_COLLECTED,
+            ):
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def _results(self, plan: dict[str, Any]) -> dict[str, Any]:

@@ -56,7 +56,9 @@ def parameter_id(control: str | None) -> str:
     return "claim" if control is None else f"control: {control}"
 
 
-def fill_in(claim: dict[str, Any], outcomes: dict[str, dict[str, Any]], selected: set[str], seed: int) -> dict[str, Any]:
+def fill_in(
+    claim: dict[str, Any], outcomes: dict[str, dict[str, Any]], selected: set[str], seed: int
+) -> dict[str, Any]:
     """A planned claim with the outcomes of its tests.
 
     Args:
@@ -117,8 +119,9 @@ def _problems(results: dict[str, Any], recorded: dict[str, Any]) -> Iterable[str
     if results["selection"]["complete"]:
         for key in recorded.keys() - {claim["key"] for claim in results["claims"]}:
             yield f"{key}: recorded, but no longer declared. If this is meant, run `attest accept`"
-    if results["alpha"]["declared"] > ALPHA_BUDGET:
-        yield f"the tests declare a false-alarm rate of {results['alpha']['declared']:.3g} together; the budget is {ALPHA_BUDGET}"
+    declared = results["alpha"]["declared"]
+    if declared > ALPHA_BUDGET:
+        yield f"the tests declare a false-alarm rate of {declared:.3g} together; the budget is {ALPHA_BUDGET}"
 
 
 # -- files -----------------------------------------------------------------------------------------------------------

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
 
+from reports.catalogue import unknown
 from reports.claim import LEVELS, Check, Claim
 
 MISTAKE = pytest.StashKey[str | None]()
@@ -44,10 +44,3 @@ class Selection:
             ("level", self.levels, list(LEVELS)),
         )
         return next((unknown(kind, key, keys) for kind, given, keys in known for key in given if key not in keys), None)
-
-
-def unknown(kind: str, key: str, known: Sequence[str]) -> str:
-    """The message for a key that is not among the known ones."""
-    near = difflib.get_close_matches(key, dict.fromkeys(known), n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else "`attest list` shows all"
-    return f"unknown {kind} {key!r}: {hint}"

@@ -45,7 +45,9 @@ def sign_test(name: str, wins: int, trials: int, alpha: float) -> Inference:
 
     _check_alpha(alpha)
     if not 0 <= wins <= trials or trials == 0:
-        raise ValueError(f"{name}: a sign test needs 0 <= wins <= trials and at least one untied pair, not {wins}/{trials}")
+        raise ValueError(
+            f"{name}: a sign test needs 0 <= wins <= trials and at least one untied pair, not {wins}/{trials}"
+        )
     p = float(binomtest(wins, trials, alternative="greater").pvalue)
     return Inference(name, "sign test, one-sided", float(wins), trials, p, alpha, p <= alpha)
 
@@ -113,5 +115,7 @@ def _mean_and_error(name: str, samples: Any, alpha: float) -> tuple[float, float
     mean = math.fsum(values) / len(values)
     variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
     if variance == 0:
-        raise ValueError(f"{name}: all {len(values)} samples equal {mean}: no error can be estimated; use expect instead")
+        raise ValueError(
+            f"{name}: all {len(values)} samples equal {mean}: no error can be estimated; use expect instead"
+        )
     return mean, math.sqrt(variance / len(values)), len(values)

@@ -37,7 +37,8 @@ def mistakes(claims: Iterable[Claim], everywhere: Iterable[Claim], root: Path) -
 def paper_keys(root: Path) -> set[str]:
     """Keys of all entries in `references.bib`. Read without pybtex, which a GPU machine may lack."""
     path = root / BIBLIOGRAPHY
-    return set(re.findall(r"^@\w+\{\s*([^,\s]+)\s*,", path.read_text("utf-8"), re.MULTILINE)) if path.exists() else set()
+    text = path.read_text("utf-8") if path.exists() else ""
+    return set(re.findall(r"^@\w+\{\s*([^,\s]+)\s*,", text, re.MULTILINE))
 
 
 def _claim_mistakes(claim: Claim, others: list[Claim], papers: set[str]) -> Iterator[str]:
@@ -54,7 +55,7 @@ def _claim_mistakes(claim: Claim, others: list[Claim], papers: set[str]) -> Iter
     if not claim.checks:
         yield "no check is bound to it; add a test function under @<claim>.check(...) or @<claim>.refutation(...)"
     elif claim.repair and not ({"check", "refutation"} <= {check.kind for check in claim.checks}):
-        yield "a claim with a `repair` needs a refutation of what is printed and a check of what is repaired"
+        yield "a `repair` needs a refutation of what is printed and a check of what is repaired"
     if importlib.util.find_spec("math_core") is not None:
         from reports.formula import FormulaError, to_mathml
 

@@ -1,4 +1,4 @@
-"""From the outcomes of a claim's checks and controls to its verdict. The rules are those of the README, in their order."""
+"""From the outcomes of a claim's checks and controls to its verdict."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FAILED = ("violated", "error")
 
 @dataclass(frozen=True)
 class Verdict:
-    """`word` is one of `VERDICTS`, or None where a check failed or was lost: then there is no verdict, and the run fails."""
+    """`word` is one of `VERDICTS`; None where a check failed or was lost: no verdict, and the run fails."""
 
     word: str | None
     level: str | None
