@@ -26,18 +26,21 @@ class Bound:
     label: str = ""
 
     def margin(self, value: Any) -> Any:
-        """By how much `value` meets the bound; negative when it does not. Exact for exact numbers."""
+        """By how much `value` meets the bound; negative when it does not. Exact where a rational takes part."""
+        limit: Any = self.limit
+        high: Any = self.high
+        error: Any = self.error
+        if any(isinstance(one, Fraction) for one in (value, limit, high, error)):
+            value, limit, high, error = (_rational(one) for one in (value, limit, high, error))
         match self.kind:
             case "at_least":
-                return value - self.limit
+                return value - limit
             case "at_most" | "less_than":
-                return self.limit - value
+                return limit - value
             case "within":
-                assert self.high is not None
-                return min(value - self.limit, self.high - value)
+                return min(value - limit, high - value)
             case _:
-                assert self.error is not None
-                return self.error - abs(value - self.limit)
+                return error - abs(value - limit)
 
     def holds(self, margin: Number) -> bool:
         return margin > 0 if self.kind == "less_than" else margin >= 0
@@ -107,9 +110,11 @@ def scalars(value: Any) -> list[Number]:
         NotANumber: one of them is NaN, complex or no number, or there is none.
     """
     if hasattr(value, "detach"):  # torch, without importing it
-        value = value.detach().cpu().numpy()
-    if hasattr(value, "ravel"):
-        value = value.ravel().tolist()
+        value = value.detach().flatten()
+    elif hasattr(value, "ravel"):
+        value = value.ravel()
+    if hasattr(value, "tolist"):
+        value = value.tolist()
     numbers = [number(item) for item in (value if isinstance(value, list | tuple) else [value])]
     if not numbers:
         raise NotANumber("an empty array was measured: no case met the hypothesis here")
@@ -152,6 +157,11 @@ def show(value: Number) -> str:
     if isinstance(value, Fraction | int) and len(str(value)) <= 24:
         return str(value)
     return f"{_as_float(value):.6g}"
+
+
+def _rational(value: Number | None) -> Any:
+    """The rational that a finite float stands for; all else as it is."""
+    return Fraction(value) if isinstance(value, float) and math.isfinite(value) else value
 
 
 def _as_float(value: Number) -> float:
