@@ -32,7 +32,7 @@ def load(path: Path) -> dict[str, dict[str, Any]]:
     try:
         entries = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecordError(f"{path}: {error}; restore it from git, or rewrite it with `attest accept`") from error
+        raise RecordError(f"{path}: {error}; restore it from git, or delete it and run `attest accept`") from error
     return {key: _entry(path, key, entry) for key, entry in entries.items()}
 
 
@@ -41,7 +41,7 @@ def _entry(path: Path, key: str, entry: Any) -> dict[str, Any]:
     if verdict not in VERDICTS or level not in (None, *LEVELS):
         raise RecordError(
             f"{path}: {key}: verdict {verdict!r} at level {level!r}; verdicts are {', '.join(VERDICTS)}, "
-            f"levels {', '.join(LEVELS)}; correct it, or rewrite it with `attest accept`"
+            f"levels {', '.join(LEVELS)}; correct it, or delete it and run `attest accept`"
         )
     return {"verdict": verdict, "level": level, "measured": entry.get("measured")}
 
@@ -105,7 +105,7 @@ def _words(verdict: str, level: str | None) -> str:
 
 
 def _section(key: str, entry: dict[str, Any]) -> str:
-    lines = [f'["{key}"]', f'verdict = "{entry["verdict"]}"']
+    lines = [f"[{_quoted(key)}]", f'verdict = "{entry["verdict"]}"']
     if entry["level"]:
         lines.append(f'level = "{entry["level"]}"')
     if entry["measured"]:
