@@ -44,7 +44,7 @@ def with_numbers(text: str, block: str) -> str:
 
 
 def numbers(root: Path) -> str:
-    """What to expect of the two commands: verdict counts from the record, times as `benchmarks.harness` measured them."""
+    """What to expect of the two commands: verdicts from the record, times as `benchmarks.harness` measured them."""
     claims = catalogue.load(root)
     recorded = record.load(root / record.RECORD)
     words = [recorded[claim.key]["verdict"] for claim in claims if claim.key in recorded]
@@ -59,8 +59,8 @@ def numbers(root: Path) -> str:
         "and the path of the page, `reports/out/index.html` |\n"
         f"| `tox run -e tests` | {_time(times, 'all tests')} | no failure, and the same line |\n"
         f"\nThe record holds {len(words)} claims of {len({claim.paper for claim in claims})} papers; each of their "
-        f"checks has controls, {controls} in all, and every one of them is rejected. Times without installing, measured on "
-        f"{environment['processor']}, Python {environment['python']}. Starting `attest list` takes "
+        f"checks has controls, {controls} in all, and every one of them is rejected. Times without installing, "
+        f"measured on {environment['processor']}, Python {environment['python']}. Starting `attest list` takes "
         f"{_time(times, 'attest list, whole process')}; the plugin adds "
         f"{_time(times, 'plugin, per check with a control')} to a check.\n\n"
     )

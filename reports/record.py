@@ -55,10 +55,10 @@ def disagreement(claim: dict[str, Any]) -> str | None:
     """How a claim of a results file differs from the record; None where it does not, or is not compared."""
     if claim["agrees"] is not False:
         return None
-    now = _words(claim["verdict"], claim["level"])
-    if claim["recorded"] is None:
-        return f"{claim['key']}: {now}, and not in the record"
-    return f"{claim['key']}: {now}, but recorded as {_words(claim['recorded']['verdict'], claim['recorded']['level'])}"
+    recorded, now = claim["recorded"], _words(claim["verdict"], claim["level"])
+    if recorded is None:
+        return f"{claim['key']}: {now}, new to the record"
+    return f"{claim['key']}: {now}, but recorded as {_words(recorded['verdict'], recorded['level'])}"
 
 
 def agrees(claim: dict[str, Any]) -> bool | None:

@@ -111,14 +111,18 @@ def conclude(results: dict[str, Any], root: Path) -> dict[str, Any]:
 
 
 def _problems(results: dict[str, Any], recorded: dict[str, Any]) -> Iterable[str]:
+    differences = []
     for claim in results["claims"]:
         if claim["verdict"] in (None, "broken"):
             yield f"{claim['key']}: {claim['verdict'] or 'no verdict'}: {claim['why']}"
         elif difference := record.disagreement(claim):
-            yield f"{difference}. If this is meant, run `attest accept` and commit {record.RECORD}"
+            differences.append(difference)
     if results["selection"]["complete"]:
-        for key in recorded.keys() - {claim["key"] for claim in results["claims"]}:
-            yield f"{key}: recorded, but no longer declared. If this is meant, run `attest accept`"
+        gone = sorted(recorded.keys() - {claim["key"] for claim in results["claims"]})
+        differences += [f"{key}: recorded, but no longer declared" for key in gone]
+    yield from differences
+    if differences:
+        yield f"The run differs from the record. If this is meant: `attest accept`, and commit {record.RECORD}"
     declared = results["alpha"]["declared"]
     if declared > ALPHA_BUDGET:
         yield f"the tests declare a false-alarm rate of {declared:.3g} together; the budget is {ALPHA_BUDGET}"

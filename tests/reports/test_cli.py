@@ -40,7 +40,7 @@ def attest(project, *arguments):
 def test_a_newcomer_runs_accepts_and_runs_again(project):
     first = attest(project, "run", "-n", "1")
     assert first.returncode == 1
-    assert "somebody2024/squares: supported (exact), and not in the record" in first.stdout
+    assert "somebody2024/squares: supported (exact), new to the record" in first.stdout
     accepted = attest(project, "accept")
     assert "somebody2024/squares: - -> supported (exact)" in accepted.stdout
     second = attest(project, "run", "-n", "0", "--claim", "squares", "--suite-seed", "5")
@@ -104,7 +104,7 @@ def test_diff_and_merge_say_what_changed(ran, capsys):
     assert main(["merge", str(old), str(old), "-o", "merged.json"]) == 1
     captured = capsys.readouterr()
     assert "1 claim: 1 supported" in captured.out
-    assert "not in the record" in captured.err
+    assert "new to the record" in captured.err
 
 
 def test_accept_refuses_a_broken_run_and_leaves_the_record(ran, capsys):

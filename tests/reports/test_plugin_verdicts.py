@@ -193,7 +193,9 @@ def test_a_verdict_that_differs_from_the_record_fails_the_run_and_says_how(suite
     suite.record('["somebody2024/squares"]\nverdict = "refuted"\nlevel = "exact"\n')
     result = suite.run()
     assert result.ret == 1
-    result.stdout.fnmatch_lines(["PROBLEM*supported (exact), but recorded as refuted (exact)*attest accept*"])
+    result.stdout.fnmatch_lines(
+        ["PROBLEM*supported (exact), but recorded as refuted (exact)", "PROBLEM*If this is meant: `attest accept`*"]
+    )
 
 
 def test_a_recorded_claim_that_is_no_longer_declared_fails_a_complete_run(suite):
@@ -209,7 +211,7 @@ def test_a_recorded_claim_that_is_no_longer_declared_fails_a_complete_run(suite)
     """)
     result = suite.run()
     assert result.ret == 1
-    result.stdout.fnmatch_lines(["PROBLEM somebody2024/cubes: recorded, but no longer declared*"])
+    result.stdout.fnmatch_lines(["PROBLEM somebody2024/cubes: recorded, but no longer declared"])
     assert suite.run("--claim", "squares").ret == 0
 
 
