@@ -55,7 +55,7 @@ def _lost(ran: list[dict[str, Any]]) -> Verdict | None:
         lost = [check["name"]] if check["outcome"] == "lost" else []
         lost += [f"control {one['name']!r} of {check['name']}" for one in check["controls"] if one["outcome"] == "lost"]
         if lost:
-            return Verdict(None, None, f"{lost[0]} was lost: its process ended before it reported")
+            return Verdict(None, None, f"{lost[0]} was lost: its process died or the run was stopped")
     return None
 
 
