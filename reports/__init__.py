@@ -1,1 +1,1 @@
-"""Claims, checks, controls, evidence, verdicts: the vocabulary of Attest, its pytest plugin, its page and its command line."""
+"""Claims, checks, controls, evidence, verdicts: their pytest plugin, the page and the command line."""

@@ -13,7 +13,7 @@ from reports.validate import BIBLIOGRAPHY
 def papers(root: Path, keys: Iterable[str]) -> list[dict[str, Any]]:
     """Entries of `papers` in the results, in the order of `keys`.
 
-    Where pybtex is missing (a GPU machine), only the keys are known; `attest merge` and `attest render` fill in the rest.
+    Where pybtex is missing (a GPU machine) only the keys are known; `attest merge` and `attest render` add the rest.
     """
     if importlib.util.find_spec("pybtex") is None or not (root / BIBLIOGRAPHY).exists():
         return [_blank(key) for key in keys]

@@ -68,7 +68,11 @@ def fill_in(
     """
 
     def result(node: str) -> dict[str, Any]:
-        missing = ("lost", "it never reported: its process died or the run was stopped") if node in selected else ("not run", "not selected")
+        missing = (
+            ("lost", "it never reported: its process died or the run was stopped")
+            if node in selected
+            else ("not run", "not selected")
+        )
         blank = {"outcome": missing[0], "why": missing[1], "seconds": 0.0, "evidence": None, "violated": None}
         return outcomes.get(node, blank) | {"rerun": f"pytest {shlex.quote(node)} --suite-seed {seed}"}
 

@@ -63,7 +63,17 @@ def test_of_an_array_the_worst_element_counts():
 
 
 @pytest.mark.parametrize(
-    "value", [math.nan, np.array([1.0, np.nan]), torch.tensor(math.nan), pytest.param(sympy.nan, id="sympy"), 1j, "many", None, []]
+    "value",
+    [
+        math.nan,
+        np.array([1.0, np.nan]),
+        torch.tensor(math.nan),
+        pytest.param(sympy.nan, id="sympy"),
+        1j,
+        "many",
+        None,
+        [],
+    ],
 )
 def test_what_is_no_number_never_passes_and_is_no_violation(value):
     with pytest.raises(NotANumber):
