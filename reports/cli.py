@@ -84,7 +84,10 @@ def render(options: argparse.Namespace) -> int:
     if any(paper["title"] == paper["key"] for paper in loaded["papers"]):  # written where pybtex was missing
         loaded["papers"] = papers(root, [paper["key"] for paper in loaded["papers"]])
     target = options.output or Path(options.results).with_name("index.html")
-    write(loaded, target)
+    try:
+        write(loaded, target)
+    except ValueError as error:  # a formula that cannot be set, or a figure that holds more than drawing
+        raise results.ResultsError(f"{options.results}: {error}") from error
     print(target)
     return 0
 

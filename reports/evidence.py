@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from reports import statistics
-from reports.quantity import KINDS, Bound, NotANumber, Number, Quantity, number, scalars
+from reports.quantity import KINDS, Bound, NotANumber, Number, Quantity, number, scalars, text
 from reports.statistics import Inference
 
 if TYPE_CHECKING:
@@ -131,15 +131,15 @@ class Evidence:
 
     # -- what the reader sees ------------------------------------------------------------------------------------
 
-    def note(self, text: str) -> None:
+    def note(self, sentence: str) -> None:
         """A sentence for the page; a repeated one is kept once."""
-        if text not in self.notes:
-            self.notes.append(text)
+        if sentence not in self.notes:
+            self.notes.append(sentence)
 
     def counterexample(self, description: str, **values: Any) -> None:
         """The object that breaks a statement, with the numbers that define it."""
         self.counterexamples.append(
-            {"description": description, "values": {name: str(value) for name, value in values.items()}}
+            {"description": description, "values": {name: text(value) for name, value in values.items()}}
         )
 
     def figure(self, title: str, figure: Figure, caption: str = "") -> None:
@@ -193,7 +193,7 @@ class Evidence:
         self._keep(quantity)
         if not quantity.held:
             self.violated = quantity
-            self.smallest_case = {name: repr(value) for name, value in self._drawn.items()} or None
+            self.smallest_case = {name: text(value) for name, value in self._drawn.items()} or None
             raise Violation(str(quantity))
 
     def _keep(self, quantity: Quantity) -> None:

@@ -159,6 +159,14 @@ def show(value: Number) -> str:
     return f"{_as_float(value):.6g}"
 
 
+def text(value: Any) -> str:
+    """What was drawn or found, for a reader: rationals as 1/3, also inside tuples and lists."""
+    if isinstance(value, tuple | list):
+        inside = ", ".join(text(item) for item in value)
+        return f"[{inside}]" if isinstance(value, list) else f"({inside})"
+    return str(value)
+
+
 def _rational(value: Number | None) -> Any:
     """The rational that a finite float stands for; all else as it is."""
     return Fraction(value) if isinstance(value, float) and math.isfinite(value) else value

@@ -21,6 +21,8 @@ ALPHA_BUDGET = 0.01
 BLANK_EVIDENCE: dict[str, Any] = {
     "cases": 0, "quantities": [], "tests": [], "counterexamples": [], "smallest_case": None, "notes": [], "figures": [],
 }  # fmt: skip
+LOST = ("lost", "it never reported: its process died, or the run was stopped")
+UNSELECTED = ("not run", "not selected")
 WORST_FIRST = ("lost", "error", "no case", "violated", "inconclusive", "held", "not run")
 """Outcomes of a check; where two shards ran the same one, the worse stands."""
 
@@ -68,12 +70,8 @@ def fill_in(
     """
 
     def result(node: str) -> dict[str, Any]:
-        missing = (
-            ("lost", "it never reported: its process died or the run was stopped")
-            if node in selected
-            else ("not run", "not selected")
-        )
-        blank = {"outcome": missing[0], "why": missing[1], "seconds": 0.0, "evidence": None, "violated": None}
+        outcome, why = LOST if node in selected else UNSELECTED
+        blank = {"outcome": outcome, "why": why, "seconds": 0.0, "evidence": None, "violated": None}
         return outcomes.get(node, blank) | {"rerun": f"pytest {shlex.quote(node)} --suite-seed {seed}"}
 
     checks = []
@@ -82,7 +80,7 @@ def fill_in(
         controls = []
         for name in check["controls"]:
             control = result(node_id(claim["file"], check["name"], name))
-            if own["outcome"] != "not run" and control["why"] == "not selected":
+            if own["outcome"] != "not run" and control["why"] == UNSELECTED[1]:
                 own |= {"outcome": "not run", "why": "its controls were not selected"}
             controls.append(_control(name, control))
         shared = {key: check[key] for key in ("name", "kind", "level", "scope", "says", "line")}

@@ -90,6 +90,15 @@ def test_render_writes_the_page_of_a_results_file(ran, tmp_path, capsys):
     assert main(["render", "absent.json"]) == 2
 
 
+def test_render_refuses_a_formula_that_cannot_be_set(ran, capsys):
+    results = ran.results
+    results["claims"][0]["formula"] = r"\frac{1}{"
+    (ran.path / "bad.json").write_text(json.dumps(results))
+    assert main(["render", "bad.json", "-o", "bad.html"]) == 2
+    assert "somebody2024/squares" in capsys.readouterr().err
+    assert not (ran.path / "bad.html").exists()
+
+
 def test_diff_and_merge_say_what_changed(ran, capsys):
     old = ran.path / "reports/out/results.json"
     results = ran.results
