@@ -160,7 +160,9 @@ def show(value: Number) -> str:
 
 
 def text(value: Any) -> str:
-    """What was drawn or found, for a reader: rationals as 1/3, also inside tuples and lists."""
+    """What was drawn or found, for a reader: rationals as 1/3, also inside tuples, lists and dictionaries."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{text(key)}: {text(item)}" for key, item in value.items()) + "}"
     if isinstance(value, tuple | list):
         inside = ", ".join(text(item) for item in value)
         return f"[{inside}]" if isinstance(value, list) else f"({inside})"

@@ -140,7 +140,7 @@ def test_all_that_is_recorded_travels_as_json():
     evidence = Evidence()
     evidence.expect("x", np.float32(1), less_than=("∞", math.inf), unit="nats", interval=(np.float64(0), 2))
     evidence.expect("huge", Fraction(10) ** 400, at_least=0)
-    evidence.counterexample("matrix", A=np.eye(1), d=2, p=(Fraction(1, 3), [Fraction(1, 2)]))
+    evidence.counterexample("matrix", A=np.eye(1), d=2, p=(Fraction(1, 3), [Fraction(1, 2)], {"a": Fraction(1)}))
     evidence.note("once")
     evidence.note("once")
     text = json.dumps(evidence.to_json(), allow_nan=False)
@@ -150,7 +150,7 @@ def test_all_that_is_recorded_travels_as_json():
     }  # fmt: skip
     assert found["quantities"][0]["interval"] == [0, 2]
     assert found["quantities"][1]["value"] == "Infinity"
-    assert found["counterexamples"][0]["values"] == {"A": "[[1.]]", "d": "2", "p": "(1/3, [1/2])"}
+    assert found["counterexamples"][0]["values"] == {"A": "[[1.]]", "d": "2", "p": "(1/3, [1/2], {a: 1})"}
     assert found["notes"] == ["once"]
 
 

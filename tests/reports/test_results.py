@@ -11,6 +11,7 @@ import pytest
 from reports import record, results
 from reports.bibliography import papers
 from reports.files import write_whole
+from tests.reports import sample_results
 
 TWO = '''
 squares = claim("squares")
@@ -238,3 +239,8 @@ def test_bibliography_entries_are_read_as_plain_text(tmp_path):
     assert known["authors"] == ["Jérôme Müller", "A. van der Berg"]
     assert (known["title"], known["url"]) == ("One Step & More", "https://example.org/a_b")
     assert unknown["title"] == "absent"
+
+
+@pytest.mark.parametrize("made_up", [sample_results.every_verdict(), sample_results.many(3)], ids=["every", "many"])
+def test_results_made_up_for_tests_have_the_shape_of_the_schema(made_up):
+    results.validate(made_up, "sample")
