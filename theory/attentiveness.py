@@ -20,11 +20,14 @@ END = "</s>"
 """The token that ends a string."""
 
 Tokens = tuple[str, ...]
+Rational = int | Fraction
+Index = int | None
+"""Which of the choices, or None of them."""
 LanguageModel = Mapping[Tokens, Mapping[str, Fraction]]
 """What has been written so far -> probability of each next token."""
 
 
-def distribution(weights: Sequence[int | Fraction]) -> tuple[Fraction, ...]:
+def distribution(weights: Sequence[Rational]) -> tuple[Fraction, ...]:
     """Weights divided by their sum.
 
     Raises:
@@ -51,7 +54,7 @@ def mass(choices: Sequence[Fraction]) -> Fraction:
 
 
 def concept_masses(
-    choices: Sequence[Fraction], others: Sequence[Fraction], owners: Sequence[int | None]
+    choices: Sequence[Fraction], others: Sequence[Fraction], owners: Sequence[Index]
 ) -> tuple[Fraction, ...]:
     """C(l): the probability of each choice together with its synonyms.
 
@@ -67,17 +70,17 @@ def concept_masses(
     )
 
 
-def competition(choices: Sequence[Fraction], others: Sequence[Fraction], owners: Sequence[int | None]) -> Fraction:
+def competition(choices: Sequence[Fraction], others: Sequence[Fraction], owners: Sequence[Index]) -> Fraction:
     """Surface-form competition SFC: the mass on synonyms of the choices. Arguments as in `concept_masses`."""
     return sum(concept_masses(choices, others, owners), Fraction(0)) - mass(choices)
 
 
-def assignments(choices: int, others: int) -> Iterator[tuple[int | None, ...]]:
+def assignments(choices: int, others: int) -> Iterator[tuple[Index, ...]]:
     """All (choices + 1)^others ways to make further strings synonyms of the choices, or of none."""
     return product((None, *range(choices)), repeat=others)
 
 
-def prediction(scores: Sequence[Fraction]) -> int | None:
+def prediction(scores: Sequence[Fraction]) -> Index:
     """Index of the highest score; None when it is shared."""
     top = max(scores)
     return scores.index(top) if scores.count(top) == 1 else None
@@ -152,7 +155,7 @@ def expectation(styles: Sequence[Fraction], values: Sequence[Fraction]) -> Fract
     return sum((p * value for p, value in zip(styles, values, strict=True)), Fraction(0))
 
 
-def mass_after(prior: Sequence[Fraction], verbatim: Sequence[Fraction], examples: int = 0) -> Fraction:
+def mass_after(prior: Sequence[Fraction], verbatim: Sequence[Fraction], examples: int) -> Fraction:
     """PMA of the Bayes-optimal predictor after this many examples that were answered with a listed choice.
 
     Args:
@@ -190,26 +193,25 @@ def pmi_scores(choices: Sequence[Fraction], priors: Sequence[Fraction]) -> tuple
 
 
 def bound_residual(total: Any = 1) -> Any:
-    """(1 - PMA - SFC) minus the sum over all n strings of (1 - m) p; 0 proves that the two agree.
+    """(1 - PMA - SFC) minus the sum over all strings of (1 - m) p; 0 proves that the two agree.
 
-    String s has probability p_s, lies in m_s synonym classes, and c_s is 1 if it is a choice and else 0.
+    A string of probability p lies in m synonym classes, so that PMA + SFC, the sum of all C(l), is the sum of m p over
+    all strings. Of that sum only its linearity is used.
 
     Args:
         total: the sum of all probabilities.
     """
-    from sympy import IndexedBase, Sum, expand, symbols
+    from sympy import Function, expand, symbols
 
-    s, n = symbols("s n", integer=True, positive=True)
-    p, m, c = (IndexedBase(name)[s] for name in "pmc")
+    p, m = symbols("p m")
+    over_strings = Function("over_strings")
 
-    def over_strings(summand: Any) -> Any:
-        """Its sum over all strings, split at the plus signs; the sum of p alone is `total`."""
+    def summed(summand: Any) -> Any:
+        """The sum over all strings, split at the plus signs; that of p alone is `total`."""
         terms = expand(summand).as_coefficients_dict().items()
-        return sum(factor * (total if term == p else Sum(term, (s, 1, n))) for term, factor in terms)
+        return sum(factor * (total if term == p else over_strings(term)) for term, factor in terms)
 
-    pma = over_strings(c * p)
-    sfc = over_strings(m * p) - pma
-    return expand(1 - pma - sfc - over_strings((1 - m) * p))
+    return expand(1 - summed(m * p) - summed((1 - m) * p))
 
 
 def lead_coefficients(required: Callable[[Any], Any]) -> dict[str, Fraction]:

@@ -316,7 +316,7 @@ def test_bayes_rule_gives_that_gain(
 ):
     """Bayes' rule, applied to the styles one by one, raises PMA by the formula; by 0 exactly for equal styles."""
     prior, verbatim = styles
-    before = theory.mass_after(prior, verbatim)
+    before = theory.mass_after(prior, verbatim, 0)
     gain = after_one(prior, verbatim) - before
     evidence.expect("gain", gain, at_least=0)
     evidence.expect("gain minus Var / E", gain - theory.variance(prior, verbatim) / before, equals=0, error=0)
