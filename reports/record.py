@@ -62,10 +62,15 @@ def disagreement(claim: dict[str, Any]) -> str | None:
 
 
 def agrees(claim: dict[str, Any]) -> bool | None:
-    """Does the verdict equal the recorded one? None where it cannot be compared: a check was not run, or failed."""
+    """Does the verdict equal the recorded one? None where the two cannot be compared.
+
+    That is so where a check failed, was not run now, or was never run for the record (it speaks of the user's model).
+    """
+    recorded = claim["recorded"]
     if claim["verdict"] is None or any(check["outcome"] == "not run" for check in claim["checks"]):
         return None
-    recorded = claim["recorded"]
+    if recorded is not None and recorded["verdict"] == "not run":
+        return None
     return recorded is not None and (recorded["verdict"], recorded["level"]) == (claim["verdict"], claim["level"])
 
 

@@ -198,6 +198,13 @@ def test_a_verdict_that_differs_from_the_record_fails_the_run_and_says_how(suite
     )
 
 
+def test_a_claim_that_the_record_never_ran_agrees_with_any_verdict(suite):
+    suite.declare(HOLDS)
+    suite.record('["somebody2024/squares"]\nverdict = "not run"\n')
+    assert suite.run().ret == 0
+    assert suite.claim("squares")["verdict"] == "supported"
+
+
 def test_a_recorded_claim_that_is_no_longer_declared_fails_a_complete_run(suite):
     suite.declare(HOLDS)
     suite.record("""
