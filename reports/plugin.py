@@ -184,11 +184,20 @@ def _control(item: pytest.Function) -> str | None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    if _check(item) is None:
+        return (yield)
+    assert isinstance(item, pytest.Function)
+    if call.excinfo is not None and isinstance(call.excinfo.value, Violation) and _control(item) is not None:
+        # As it must. Nobody reads the traceback of a rejected control, for which pytest would parse three whole files.
+        item.repr_failure = _one_line  # type: ignore[method-assign]
     report = yield
-    if _check(item) is not None and (call.when == "call" or call.excinfo is not None):
-        assert isinstance(item, pytest.Function)
+    if call.when == "call" or call.excinfo is not None:
         report.attest = _result(item, call)  # type: ignore[attr-defined]  # xdist carries such attributes along
     return report
+
+
+def _one_line(excinfo: pytest.ExceptionInfo[BaseException], style: object = None) -> str:
+    return str(excinfo.value)
 
 
 def _result(item: pytest.Function, call: pytest.CallInfo[None]) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class Reporter:
         self.page: Path | None = None
         self.started = datetime.datetime.now(datetime.UTC)
         self.clock = time.monotonic()
-        self.folder = Path(tempfile.mkdtemp(prefix="attest-"))
+        self.folder: Path | None = None
         if not config.option.xmlpath and not config.option.collectonly:
             config.option.xmlpath = str(self.out / "junit.xml")
 
@@ -61,6 +61,8 @@ class Reporter:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: WorkerController) -> None:
+        if self.folder is None:
+            self.folder = Path(tempfile.mkdtemp(prefix="attest-"))
         node.workerinput[PLAN_FOLDER] = str(self.folder)
 
     @pytest.hookimpl(optionalhook=True)
@@ -81,10 +83,10 @@ class Reporter:
     @pytest.hookimpl(wrapper=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Any:
         yield
-        plan_file = self.folder / "plan.json"
-        if self.plan is None and plan_file.exists():
-            self.plan = json.loads(plan_file.read_text("utf-8"))
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder is not None:
+            plan = self.folder / "plan.json"
+            self.plan = json.loads(plan.read_text("utf-8")) if plan.exists() else None
+            shutil.rmtree(self.folder, ignore_errors=True)
         if self.plan is None or self.config.option.collectonly:
             return
         if self.plan["mistake"]:

@@ -23,11 +23,13 @@ def mistakes(claims: Iterable[Claim], everywhere: Iterable[Claim], root: Path) -
         root: folder that holds `references.bib`.
     """
     papers = paper_keys(root)
-    others = list(everywhere)
+    by_key: dict[str, list[Claim]] = {}
+    for claim in everywhere:
+        by_key.setdefault(claim.key, []).append(claim)
     found = []
     for claim in claims:
         place = f"{os.path.relpath(claim.file, root)}:{claim.line}: claim {claim.key}"
-        found += [f"{place}: {what}" for what in _claim_mistakes(claim, others, papers)]
+        found += [f"{place}: {what}" for what in _claim_mistakes(claim, by_key[claim.key], papers)]
         for check in claim.checks:
             place = f"{os.path.relpath(claim.file, root)}:{check.line}: check {check.name}"
             found += [f"{place}: {what}" for what in _check_mistakes(check)]
@@ -41,13 +43,13 @@ def paper_keys(root: Path) -> set[str]:
     return set(re.findall(r"^@\w+\{\s*([^,\s]+)\s*,", text, re.MULTILINE))
 
 
-def _claim_mistakes(claim: Claim, others: list[Claim], papers: set[str]) -> Iterator[str]:
+def _claim_mistakes(claim: Claim, of_this_key: list[Claim], papers: set[str]) -> Iterator[str]:
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", claim.slug):
         yield f"the slug {claim.slug!r} must be lower-case words joined by hyphens"
     if claim.paper not in papers:
         yield f"no entry {claim.paper!r} in {BIBLIOGRAPHY}; add it there"
-    for other in others:
-        if other.key == claim.key and other is not claim:
+    for other in of_this_key:
+        if other is not claim:
             yield f"the key is already used at {other.file}:{other.line}; give one of them another slug"
     for name in ("where", "says", "formula", "gap"):
         if not getattr(claim, name).strip():

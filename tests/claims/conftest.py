@@ -2,6 +2,17 @@
 
 import pytest
 
+FEWEST_QUESTIONS = 10
+"""With fewer, not even a unanimous sign test reaches the level that these claims declare."""
+SECONDS = 3600
+"""Time limit of each of these tests: some seconds a question on one core for a model of a billion parameters."""
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "checkpoint" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(SECONDS))
+
 
 @pytest.fixture(scope="session")
 def checkpoint(request):
@@ -22,4 +33,7 @@ def questions(request):
         pytest.skip("needs --questions FILE (JSON lines with the fields question, choices, answer)")
     from empirical.checkpoints import read_questions
 
-    return read_questions(path)
+    read = read_questions(path)
+    if len(read) < FEWEST_QUESTIONS:
+        pytest.skip(f"needs at least {FEWEST_QUESTIONS} questions, {path} has {len(read)}")
+    return read

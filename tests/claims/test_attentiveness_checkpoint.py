@@ -10,8 +10,6 @@ them these claims are not run.
 from fractions import Fraction
 from statistics import fmean as mean
 
-import pytest
-
 from reports.claim import Claim
 from theory import attentiveness as theory
 
@@ -41,15 +39,12 @@ WITHOUT_GAIN = {
     "the question alone, twice": {"after": BARE},
     "two prompts that differ by the draw of their example": {"before": ("string choices", 1, "draw 2")},
 }
-needs_time = pytest.mark.timeout(3600)  # some seconds a question on one core for a model of a billion parameters
 
 
 def scored(checkpoint, questions, rng, prompt):
-    """Every question's choices under one prompt; not run on fewer questions than a sign test at ALPHA can use."""
+    """Every question's choices under one prompt."""
     from empirical.checkpoints import measure
 
-    if len(questions) < 10:
-        pytest.skip("needs at least 10 questions in --questions FILE")
     style, examples, draw = prompt
     return measure(checkpoint, questions, style, examples, seed=rng.seed(draw))
 
@@ -59,7 +54,6 @@ def is_resolved(probabilities):
 
 
 @checkpoint_mass.check("experiment", controls=WITHOUT_GAIN)
-@needs_time
 def test_the_checkpoint_attends_to_listed_choices(evidence, rng, checkpoint, questions, *, before=BARE, after=LISTED):
     """Paired sign test over your questions, a tie counting against: PMA of complete strings, listed against bare."""
     pairs = [scored(checkpoint, questions, rng, prompt) for prompt in (before, after)]
@@ -68,7 +62,6 @@ def test_the_checkpoint_attends_to_listed_choices(evidence, rng, checkpoint, que
 
 
 @checkpoint_resolved.check("experiment", controls=WITHOUT_GAIN)
-@needs_time
 def test_the_checkpoint_resolves_more_questions(evidence, rng, checkpoint, questions, *, before=BARE, after=LISTED):
     """Sign test over the questions whose state changes; the table of all prompts stands in the notes."""
     pairs = [scored(checkpoint, questions, rng, prompt) for prompt in (before, after)]
