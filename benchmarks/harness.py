@@ -1,6 +1,6 @@
 """What the suite costs: per check, per page, per start.
 
-    python -m benchmarks.harness            about a minute
+    python -m benchmarks.harness            some minutes: it runs all claims and all tests once
 
 Each cost has an aim. Exit status 1 when one is missed, so that the suite cannot grow slow unnoticed.
 """
@@ -80,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lambda: [start_up(options.repeat)],
         lambda: rendering(options.claims, options.repeat),
         lambda: overhead(options.checks, options.repeat),
+        commands,
     ]
     try:
         costs = [cost for one in measure for cost in one()]
@@ -219,6 +220,27 @@ def start_up(repeat: int) -> Cost:
         subprocess.run(command, cwd=ROOT, env=_environment(), check=True, text=True, capture_output=True)
         seconds.append(time.perf_counter() - started)
     return _cost("attest list, whole process", seconds[1:], 0.5, "s")  # the first one compiles and fills disk caches
+
+
+# -- the two commands of the README ------------------------------------------------------------------------------------
+
+COMMANDS = {
+    "all claims and the page": (["reports", "run"], 90.0),
+    "all tests": (["pytest", "-n", "auto"], 900.0),
+}
+"""Cost -> the command behind it, and its aim in seconds."""
+
+
+def commands() -> list[Cost]:
+    """Seconds of one run of each, with one process per core; a run that fails is not measured."""
+    costs = []
+    with tempfile.TemporaryDirectory(prefix="attest-harness-") as folder:
+        for name, (module, aim) in COMMANDS.items():
+            started = time.perf_counter()
+            command = [sys.executable, "-m", *module, "-q", "--out", folder]
+            subprocess.run(command, cwd=ROOT, env=_environment(), check=True, text=True, capture_output=True)
+            costs.append(_cost(name, [time.perf_counter() - started], aim, "s"))
+    return costs
 
 
 # -- inside ------------------------------------------------------------------------------------------------------------

@@ -242,7 +242,7 @@ def gain_residual(gain: Callable[[Any, Any], Any]) -> Any:
     """
     from sympy import Poly, simplify, symbols
 
-    a, mean, square = symbols("a mean square", positive=True)
+    a, mean, square = symbols("a mean square")
     spread = Poly((a - mean) ** 2, a)
     variance = sum(spread.coeff_monomial(a**power) * moment for power, moment in enumerate((1, mean, square)))
     return simplify((square / mean - mean) - gain(mean, variance))

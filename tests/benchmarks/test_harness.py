@@ -63,6 +63,7 @@ def test_a_missed_aim_shows_in_the_table_and_in_the_exit_status(monkeypatch, cap
     monkeypatch.setattr(harness, "start_up", lambda repeat: cost(0.2))
     monkeypatch.setattr(harness, "rendering", lambda claims, repeat: [cost(0.3), cost(9.9, aim=None)])
     monkeypatch.setattr(harness, "overhead", lambda checks, repeat: [cost(0.4)])
+    monkeypatch.setattr(harness, "commands", lambda: [])
     assert harness.main([]) == 0
     assert "MISSED" not in capsys.readouterr().out
     monkeypatch.setattr(harness, "overhead", lambda checks, repeat: [cost(1.4)])
@@ -80,3 +81,15 @@ def test_a_process_that_fails_is_reported_with_its_output(monkeypatch, capsys):
     monkeypatch.setattr(harness, "start_up", fail)
     assert harness.main([]) == 2
     assert "the reason" in capsys.readouterr().err
+
+
+def test_a_whole_command_is_measured_once_and_a_failing_one_refused(monkeypatch):
+    monkeypatch.setattr(harness, "COMMANDS", {"refused": (["json.tool"], 60.0)})
+    with pytest.raises(subprocess.CalledProcessError):  # it takes no --out
+        harness.commands()
+    monkeypatch.setattr(
+        harness, "COMMANDS", {"nothing": (["pytest", "--collect-only", "tests/test_structure.py"], 60.0)}
+    )
+    [measured] = harness.commands()
+    assert measured.samples == 1
+    assert measured.met
