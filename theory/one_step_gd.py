@@ -13,6 +13,7 @@ sigma^2, our `step` their eta for the objective |X w - y|^2 / 2; halve it for |X
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import combinations_with_replacement
 from numbers import Real
 from typing import Any
 
@@ -78,9 +79,9 @@ def isotropic_moments(n: Any, d: int, noise: Any) -> Moments:
     dtype float64 for numbers, object for symbols. Each entry is a polynomial in d of degree at most 2.
     """
     check_sizes(n, d, noise)
-    pairs = [(b, c) for b in range(d + 1) for c in range(b, d + 1)]
+    pairs = list(combinations_with_replacement(range(d + 1), 2))
     _, mixed, labels = quartic_form(n, d, noise)
-    gram = np.full((len(pairs), len(pairs)), 0 * n, dtype=object)
+    gram = np.zeros((len(pairs), len(pairs)), dtype=object)
     for i, (b, c) in enumerate(pairs):
         for j, (e, f) in enumerate(pairs):
             of_labels = (b, c, e, f).count(d)
@@ -102,9 +103,9 @@ def coefficients(u: np.ndarray, M: np.ndarray) -> np.ndarray:
 
     u  (..., d + 1) and M  (..., d + 1, d): leading axes are heads, whose predictions add up.
     """
-    products = np.multiply(u[..., None, None, :], np.swapaxes(M, -1, -2)[..., None])  # (..., a, b, c)
-    total: np.ndarray = products.reshape(-1, *products.shape[-3:]).sum(axis=0)
-    rows, columns = np.triu_indices(total.shape[-1])
+    products = np.multiply(u[..., None, None, :], M.mT[..., None])  # (..., a, b, c)
+    total: np.ndarray = products.sum(axis=tuple(range(products.ndim - 3)))
+    rows, columns = np.triu_indices(u.shape[-1])
     return total[:, rows, columns] + np.where(rows == columns, 0, total[:, columns, rows])
 
 
@@ -149,23 +150,25 @@ def best_heads(moments: Moments, starts: np.ndarray) -> tuple[np.ndarray, np.nda
     """
     from scipy.optimize import minimize
 
-    shape = starts.shape[1:]
-    rows, columns = np.triu_indices(shape[-1])
+    def flat(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        loss, slope = heads_loss(moments, parameters.reshape(starts[0].shape))
+        return loss, slope.ravel()
 
-    def loss_and_gradient(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        heads = flat.reshape(shape)
-        u, M = heads[..., -1], heads[..., :-1]
-        weights = coefficients(u, M)
-        slope = np.zeros((shape[-1] - 1, shape[-1], shape[-1]))
-        slope[:, rows, columns] = slope[:, columns, rows] = -2 * moments.residual(weights)
-        by_u, by_M = np.einsum("abc,hca->hb", slope, M), np.einsum("abc,hc->hba", slope, u)
-        return moments.loss(weights), np.concatenate([by_M, by_u[..., None]], axis=-1).ravel()
+    options = {"ftol": 1e-15, "gtol": 1e-10}
+    found = [minimize(flat, start.ravel(), jac=True, method="L-BFGS-B", options=options) for start in starts]
+    return np.array([one.fun for one in found]), np.array([one.x for one in found]).reshape(starts.shape)
 
-    found = [
-        minimize(loss_and_gradient, s.ravel(), jac=True, method="L-BFGS-B", options={"ftol": 1e-15, "gtol": 1e-10})
-        for s in starts
-    ]
-    return np.array([result.fun for result in found]), np.array([result.x.reshape(shape) for result in found])
+
+def heads_loss(moments: Moments, heads: np.ndarray) -> tuple[float, np.ndarray]:
+    """Loss and its gradient in the parameters of heads (heads, d + 1, d + 1): the last column is u, the others M."""
+    _, size, _ = heads.shape
+    u, M = heads[..., -1], heads[..., :-1]
+    weights = coefficients(u, M)
+    by_products = np.zeros((size - 1, size, size))
+    rows, columns = np.triu_indices(size)
+    by_products[:, rows, columns] = by_products[:, columns, rows] = -2 * moments.residual(weights)
+    by_u, by_M = np.einsum("abc,hca->hb", by_products, M), np.einsum("abc,hc->hba", by_products, u)
+    return moments.loss(weights), np.concatenate([by_M, by_u[..., None]], axis=-1)
 
 
 def nonlinear_step(signal: Any, energy: Any, n: Any) -> Any:
@@ -179,8 +182,7 @@ def nonlinear_step(signal: Any, energy: Any, n: Any) -> Any:
 
 def ridge_weights(X: np.ndarray, y: np.ndarray, noise: float) -> np.ndarray:
     """Ridge solution (X^T X + sigma^2 I)^-1 X^T y: the posterior mean of w. X (..., n, d), y (..., n), float64."""
-    transposed = np.swapaxes(X, -1, -2)
-    w: np.ndarray = np.linalg.solve(transposed @ X + noise * np.eye(X.shape[-1]), transposed @ y[..., None])
+    w: np.ndarray = np.linalg.solve(X.mT @ X + noise * np.eye(X.shape[-1]), X.mT @ y[..., None])
     return w[..., 0]
 
 
@@ -189,14 +191,14 @@ def bayes_loss(X: np.ndarray, noise: float) -> np.ndarray:
 
     Without noise it needs covariates of rank d.
     """
-    precision = np.swapaxes(X, -1, -2) @ X + noise * np.eye(X.shape[-1])
+    precision = X.mT @ X + noise * np.eye(X.shape[-1])
     loss: np.ndarray = noise + noise * np.trace(np.linalg.inv(precision), axis1=-2, axis2=-1)
     return loss
 
 
 def step_loss(X: np.ndarray, noise: float, step: float) -> np.ndarray:
     """Loss of one gradient step given the covariates, sigma^2 + |I - step S|_F^2 + step^2 sigma^2 tr S, S = X^T X."""
-    S = np.swapaxes(X, -1, -2) @ X
+    S = X.mT @ X
     left = np.eye(X.shape[-1]) - step * S
     loss: np.ndarray = noise + (left**2).sum(axis=(-2, -1)) + step**2 * noise * np.trace(S, axis1=-2, axis2=-1)
     return loss
@@ -211,10 +213,10 @@ def vanishing_parameters(d: int) -> dict[str, bool]:
     from sympy import QQ, groebner
     from sympy.polys.rings import ring
 
-    check_sizes(1, d, 0)
     names = [*(f"u{b}" for b in range(d + 1)), *(f"m{b}_{a}" for b in range(d + 1) for a in range(d))]
     _, *generators = ring(names, QQ, "grevlex")
-    u, M = np.array(generators[: d + 1], object), np.array(generators[d + 1 :], object).reshape(d + 1, d)
+    u, entries = np.split(np.array(generators, object), [d + 1])
+    M = entries.reshape(d + 1, d)
     equations = [*(M[:d] * u[d] + np.multiply.outer(u[:d], M[d]) - np.eye(d, dtype=int)).ravel()]
     equations += [*np.multiply.outer(u[:d], M[:d]).ravel(), *(M[d] * u[d])]
     basis = groebner([e.as_expr() for e in equations], *(g.as_expr() for g in generators), order="grevlex")
@@ -244,7 +246,7 @@ def along_one_direction(n: Any, d: int, noise: Any) -> np.ndarray:
 
     The roles of u and M are swapped: u reads the first covariate, M the response.
     """
-    point = np.full(d * (d + 1) + 1, 0 * noise, dtype=object)
+    point = np.zeros(d * (d + 1) + 1, dtype=object)
     point[d * d] = step_size(n, d, noise)
     return point
 
