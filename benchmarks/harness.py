@@ -224,9 +224,10 @@ def start_up(repeat: int) -> Cost:
 
 # -- the two commands of the README ------------------------------------------------------------------------------------
 
+README_TEST = "tests/reports/test_readme.py::test_the_numbers_in_the_readme_are_the_current_ones"
 COMMANDS = {
     "all claims and the page": (["reports", "run"], 90.0),
-    "all tests": (["pytest", "-n", "auto"], 900.0),
+    "all tests": (["pytest", "-n", "auto", "--deselect", README_TEST], 900.0),  # it waits for what is measured here
 }
 """Cost -> the command behind it, and its aim in seconds."""
 
