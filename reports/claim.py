@@ -114,7 +114,12 @@ class Check:
         """First paragraph of the docstring, on one line."""
         return " ".join((inspect.getdoc(self.function) or "").split("\n\n")[0].split())
 
-    @property
+    @functools.cached_property
+    def arguments(self) -> frozenset[str]:
+        """Names that the test function takes from fixtures or, for a control, from its replacements."""
+        return frozenset(inspect.signature(self.function).parameters)
+
+    @functools.cached_property
     def body(self) -> Callable[..., Any]:
         """The function as it was written, below `given`."""
         handle = getattr(self.function, "hypothesis", None)

@@ -5,7 +5,6 @@ This module runs in every process that runs tests. What only the process that re
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Generator, Iterable
 from pathlib import Path
@@ -156,8 +155,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     if check is None:
         return None
     recorded = pyfuncitem.stash[EVIDENCE]
-    names = inspect.signature(pyfuncitem.obj).parameters
-    arguments = {name: value for name, value in pyfuncitem.funcargs.items() if name in names}
+    arguments = {name: value for name, value in pyfuncitem.funcargs.items() if name in check.arguments}
     if hasattr(pyfuncitem.obj, "hypothesis"):  # then `given` passes on what is replaced
         from hypothesis import seed
 

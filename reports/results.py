@@ -134,8 +134,20 @@ def _problems(results: dict[str, Any], recorded: dict[str, Any]) -> Iterable[str
 
 
 def save(path: Path, results: dict[str, Any]) -> None:
-    """Write results whole. Raises ValueError for NaN, which no part of Attest lets pass."""
-    write_whole(path, json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write results whole, a claim a line, so that two files can be compared line by line.
+
+    Raises:
+        ValueError: for NaN, which no part of Attest lets pass.
+    """
+    lines = []
+    for key, value in results.items():
+        text = ",\n".join(map(_compact, value)).join("[]") if isinstance(value, list) else _compact(value)
+        lines.append(f"{_compact(key)}: {text}")
+    write_whole(path, "{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def load(path: Path | str) -> dict[str, Any]:
