@@ -238,7 +238,7 @@ def commands() -> list[Cost]:
     with tempfile.TemporaryDirectory(prefix="attest-harness-") as folder:
         for name, (module, aim) in COMMANDS.items():
             started = time.perf_counter()
-            command = [sys.executable, "-m", *module, "-q", "--out", folder]
+            command = [sys.executable, "-m", *module, "-q", f"--out={folder}"]
             subprocess.run(command, cwd=ROOT, env=_environment(), check=True, text=True, capture_output=True)
             costs.append(_cost(name, [time.perf_counter() - started], aim, "s"))
     return costs
