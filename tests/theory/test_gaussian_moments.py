@@ -1,5 +1,6 @@
 """Exact Gaussian moments against known values and against quadrature."""
 
+from dataclasses import FrozenInstanceError
 from fractions import Fraction
 
 import numpy as np
@@ -177,3 +178,22 @@ def test_exact_moments_convert_to_rational_functions():
     exact = prompt_moments(1, quadratic_response).map(K)
     assert exact.target == 1 + 9 * c**2 + noise
     assert exact.gram[1, 1] / n == n - 1 + 3 + 45 * c**2 + noise
+
+
+def test_coefficients_between_zero_and_one_are_positive():
+    space, n, s, _ = numbers("n,s,c")
+    assert is_positive((n + s) * space.domain(1, 2))
+
+
+def test_the_free_parameter_of_a_response_is_zero_unless_given():
+    assert prompt_moments(1, quadratic_response).at(2, 1).target == 2
+
+
+def test_a_mean_of_the_wrong_length_is_refused():
+    with pytest.raises(ValueError, match=r"zip\(\) argument"):
+        prompt_moments(2, mean=(1,))
+
+
+def test_moments_that_are_shared_cannot_be_changed():
+    with pytest.raises(FrozenInstanceError):
+        prompt_moments(1).target = 0
