@@ -1,11 +1,12 @@
 """Certified minima: on polynomials whose minima are known, and on points that are none."""
 
+from dataclasses import FrozenInstanceError
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
-from theory.local_minima import certify_minimum, evaluate, exact_derivatives, refine, smallest_pivot, upper
+from theory.local_minima import Certificate, certify_minimum, evaluate, exact_derivatives, refine, smallest_pivot, upper
 
 
 def bowl():
@@ -101,3 +102,19 @@ def test_exact_derivatives_are_those_of_the_polynomial():
     assert gradient == [0, -7]
     assert minors == [2, 7]
     assert Fraction(int(value.numerator), 1) == 7
+
+
+def test_a_point_of_the_wrong_length_is_refused():
+    from sympy import QQ
+    from sympy.polys.rings import ring
+
+    _, x, y = ring("x,y", QQ)
+    with pytest.raises(ValueError, match=r"zip\(\) argument"):
+        evaluate(x * y, [1.0])
+    with pytest.raises(ValueError, match=r"zip\(\) argument"):
+        exact_derivatives(x * y, np.array([QQ(1)]))
+
+
+def test_a_certificate_cannot_be_changed():
+    with pytest.raises(FrozenInstanceError):
+        Certificate(0.5, 1.0, (0.0, 1.0)).pivot = 2.0

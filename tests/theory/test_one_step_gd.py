@@ -264,3 +264,13 @@ def test_the_posterior_mean_follows_bayes_rule():
     np.testing.assert_allclose(posterior_mean(values, fits, y, 0.5), expected)
     far = posterior_mean(values, fits + 1e3, y, 1e-3)  # would underflow without the shift
     np.testing.assert_allclose(far, [[1.0, 0.0]])
+
+
+def test_a_matrix_that_is_too_small_is_refused():
+    with pytest.raises(ValueError, match="asks for M of shape"):
+        excess_loss(np.ones(3), np.ones((2, 2)), 1, 0)
+
+
+def test_the_posterior_mean_weighs_two_candidates_by_their_likelihood():
+    found = posterior_mean(np.array([[0.0], [1.0]]), np.array([[[0.0, 1.0]]]), np.array([[0.3]]), 1.0)
+    assert found == pytest.approx(1 / (1 + np.exp(0.2)))
