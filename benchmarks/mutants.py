@@ -1,8 +1,8 @@
 """How many mutants of the theory modules do the claims kill?
 
-    python -m benchmarks.mutants theory/attentiveness.py               180 mutants, two minutes on two cores
-    python -m benchmarks.mutants theory/one_step_gd.py                 580 mutants, a quarter of an hour
-    python -m benchmarks.mutants theory/one_step_gd.py --limit 60      a sample, drawn from --seed
+    python -m benchmarks.mutants theory/language/attentiveness.py               180 mutants, two minutes on two cores
+    python -m benchmarks.mutants theory/in_context/one_step_gd.py                 580 mutants, a quarter of an hour
+    python -m benchmarks.mutants theory/in_context/one_step_gd.py --limit 60      a sample, drawn from --seed
 
 A mutant is the module with one mistake in it. The claims that import the module should notice: by a check that fails,
 by a control that passes, or by a decision that is lost. Who survives is printed as a diff. A survivor that computes
@@ -223,13 +223,15 @@ def _say(line: str) -> None:
 def _module(root: Path, name: str) -> str:
     path = (root / name).resolve()
     if not path.is_file() or path.suffix != ".py" or not path.is_relative_to(root):
-        raise RunError(f"no module {name} in {root}: give paths such as theory/one_step_gd.py, from the root")
+        raise RunError(
+            f"no module {name} in {root}: give paths from the root, such as theory/in_context/local_minima.py"
+        )
     return path.relative_to(root).as_posix()
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m benchmarks.mutants", description="Do claims notice mistakes in theory?")
-    parser.add_argument("modules", nargs="+", metavar="MODULE", help="such as theory/one_step_gd.py")
+    parser.add_argument("modules", nargs="+", metavar="MODULE", help="such as theory/in_context/one_step_gd.py")
     parser.add_argument("--json", metavar="FILE", help="write the report, with the environment it was made in")
     parser.add_argument("--limit", type=int, metavar="N", help="draw N mutants of each module")
     parser.add_argument("--seed", type=int, default=0, help="what they are drawn from (default 0)")

@@ -38,7 +38,7 @@ def load(root: Path) -> list[Claim]:
     """
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
-    files = sorted((root / CLAIMS_FOLDER).glob("test_*.py"))
+    files = sorted((root / CLAIMS_FOLDER).rglob("test_*.py"))
     for file in files:
         spec = importlib.util.spec_from_file_location(f"attest_{file.stem}", file)
         assert spec is not None

@@ -116,7 +116,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         "selected": [item.nodeid for item, _ in items],
         "complete": not selection.Selection.from_options(session.config)
         and len(items) == tests
-        and files.issuperset((root / CLAIMS_FOLDER).glob("test_*.py")),
+        and files.issuperset((root / CLAIMS_FOLDER).rglob("test_*.py")),
         "mistake": session.config.stash.get(selection.MISTAKE, None),
     })  # fmt: skip
 

@@ -39,7 +39,7 @@ def run_claims(tmp_path, model, claim):
     lines = [{"question": "?", "choices": [one * 2, one.upper() * 2], "answer": one * 2} for one in letters]
     (tmp_path / "questions.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
     command = [
-        sys.executable, "-m", "pytest", "tests/claims/test_attentiveness_checkpoint.py", "-n", "0",
+        sys.executable, "-m", "pytest", "tests/claims/language/test_attentiveness_checkpoint.py", "-n", "0",
         "--claim", claim, "--checkpoint", str(tmp_path / "model"), "--questions", str(tmp_path / "questions.jsonl"),
         "--out", str(tmp_path / "out"),
     ]  # fmt: skip

@@ -30,7 +30,7 @@ def quantity(
 
 def control(name: str = "textbook step 1/n", outcome: str = "rejected", **more: Any) -> dict[str, Any]:
     rejecting = quantity(value=-0.0124, margin=-0.0124, held=False, unit="nats") if outcome == "rejected" else None
-    rerun = f"pytest 'tests/claims/test_one_step_gd.py::test_it[control: {name}]' --suite-seed 0"
+    rerun = f"pytest 'tests/claims/in_context/test_one_step_gd.py::test_it[control: {name}]' --suite-seed 0"
     base = {"name": name, "outcome": outcome, "why": "", "seconds": 0.1, "quantity": rejecting, "rerun": rerun}
     return base | {"smallest_case": {"size": "(1, 1)"} if outcome == "rejected" else None} | more
 
@@ -42,14 +42,14 @@ def check(name: str = "test_no_other_parameters_have_lower_loss", **more: Any) -
         "level": "property",
         "scope": "",
         "says": "Random linear-attention parameters are never better than one step of gradient descent.",
-        "file": "tests/claims/test_one_step_gd.py",
+        "file": "tests/claims/in_context/test_one_step_gd.py",
         "line": 44,
         "environment": 0,
         "outcome": "held",
         "why": "",
         "cases": 120,
         "seconds": 0.31,
-        "rerun": f"pytest 'tests/claims/test_one_step_gd.py::{name}[claim]' --suite-seed 0",
+        "rerun": f"pytest 'tests/claims/in_context/test_one_step_gd.py::{name}[claim]' --suite-seed 0",
         "quantities": [quantity(unit="nats"), quantity("relative error", 3.1e-13, "equals", 0.0, error=1e-12)],
         "tests": [],
         "counterexamples": [],
@@ -75,7 +75,7 @@ def claim(
         "formula": FORMULAS[0],
         "gap": "One linear head; population loss, not finite pre-training data.",
         "repair": "",
-        "file": "tests/claims/test_one_step_gd.py",
+        "file": "tests/claims/in_context/test_one_step_gd.py",
         "line": 30,
         "verdict": verdict,
         "level": level,

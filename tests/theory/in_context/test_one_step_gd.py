@@ -5,8 +5,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from theory.gaussian_moments import prompt_moments
-from theory.one_step_gd import (
+from theory.in_context.gaussian_moments import prompt_moments
+from theory.in_context.one_step_gd import (
     along_one_direction,
     bayes_loss,
     best_heads,

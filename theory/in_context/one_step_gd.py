@@ -6,8 +6,9 @@ One head without softmax, read out by h, predicts the response of the query x as
     h^T W_V G W_K^T W_Q (x, 0) = u^T G M x,    G = sum_i v_i v_i^T,  u = W_V^T h,  M = (W_K^T W_Q)[:, :d].
 
 Source: Mahankali, Hashimoto, Ma, arXiv:2307.03576 (Theorems 1-3). The closed forms here are derived from moments, see
-`theory.gaussian_moments`, and do not rest on the paper's proofs. Relative to the paper: our `noise` is the variance
-sigma^2, our `step` their eta for the objective |X w - y|^2 / 2; halve it for |X w - y|^2, multiply by n for a mean.
+`theory.in_context.gaussian_moments`, and do not rest on the paper's proofs. Relative to the paper: our `noise` is the
+variance sigma^2, our `step` their eta for the objective |X w - y|^2 / 2; halve it for |X w - y|^2, multiply by n for a
+mean.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from theory.gaussian_moments import Moments
+from theory.in_context.gaussian_moments import Moments
 
 
 def check_sizes(n: Any, d: Any, noise: Any) -> None:

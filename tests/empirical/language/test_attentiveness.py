@@ -4,8 +4,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch")
 
-from empirical import attentiveness as task  # noqa: E402
-from empirical.transformer import Attention, Decoder  # noqa: E402
+from empirical.language import attentiveness as task  # noqa: E402
+from empirical.transformer import Decoder  # noqa: E402
 
 
 def generator(seed=0):
@@ -82,36 +82,3 @@ def test_training_leaves_the_global_generator_alone():
     before = torch.random.get_rng_state()
     task.train(3, steps=1)
     assert torch.equal(before, torch.random.get_rng_state())
-
-
-def test_the_decoder_does_not_look_ahead():
-    model = Decoder(9, 6)
-    tokens = torch.randint(9, (2, 6), generator=generator())
-    changed = tokens.clone()
-    changed[:, 4] = (changed[:, 4] + 1) % 9
-    old, new = model(tokens), model(changed)
-    assert old.shape == (2, 6, 9)
-    assert torch.equal(old[:, :4], new[:, :4])
-    assert not torch.allclose(old[:, 4:], new[:, 4:])
-
-
-def test_attention_averages_what_came_before_when_all_scores_are_equal():
-    layer = Attention(4, 2)
-    with torch.no_grad():
-        for weights in layer.parameters():
-            weights.zero_()
-        layer.inputs.weight[8:] = torch.eye(4)  # values only: query and key stay zero
-        layer.output.weight[:] = torch.eye(4)
-    x = torch.randn(1, 3, 4, generator=generator())
-    means = x.cumsum(1) / torch.arange(1, 4)[:, None]
-    torch.testing.assert_close(layer(x), means)
-
-
-def test_a_sequence_beyond_the_context_is_refused():
-    with pytest.raises(ValueError, match="7 tokens, but the decoder reads 6"):
-        Decoder(9, 6)(torch.zeros(1, 7, dtype=torch.int64))
-
-
-def test_a_width_that_heads_do_not_divide_is_refused():
-    with pytest.raises(ValueError, match="does not divide"):
-        Decoder(9, 6, width=10, heads=4)

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from empirical.transformer import Decoder
-from theory.attentiveness import mass_after
+from theory.language.attentiveness import mass_after
 
 VERBATIM = (Fraction(9, 10), Fraction(1, 10))
 """a_z of the two styles, equally frequent."""

@@ -11,7 +11,7 @@ from fractions import Fraction
 from statistics import fmean as mean
 
 from reports.claim import Claim
-from theory import attentiveness as theory
+from theory.language import attentiveness as theory
 
 PAPER = "wiegreffe2023increasing"
 ALPHA = 1e-3

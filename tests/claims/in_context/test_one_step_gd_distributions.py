@@ -8,8 +8,8 @@ from a rotation-invariant, sign-symmetric random family, such as Gaussian networ
 Notation. As in test_one_step_gd.py. w_f = E_x[f(x) x] is the linear part of a response f; x = A xi and w = B omega with
 standard Gaussian xi and omega, Sigma = A A^T.
 
-Scope. Population loss. That the sign symmetry is not needed, and what fails without rotation invariance, is in
-test_one_step_gd_extensions.py.
+Scope. Population loss. That the sign symmetry is not needed is in test_one_step_gd_extensions.py; what fails without
+rotation invariance is in test_one_step_gd_readings.py.
 """
 
 from dataclasses import replace
@@ -19,7 +19,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from reports.claim import Claim, given
-from theory.gaussian_moments import (
+from theory.in_context.gaussian_moments import (
     cubic_response,
     linear_response,
     prompt_moments,
@@ -27,7 +27,7 @@ from theory.gaussian_moments import (
     rational_functions,
     square_response,
 )
-from theory.one_step_gd import (
+from theory.in_context.one_step_gd import (
     best_multiple,
     best_relaxed,
     gradient_step,
@@ -229,7 +229,7 @@ def stretched(family):
 )
 def test_no_feature_explains_what_the_step_leaves_over(evidence, rng, *, factor=1.0, change=lambda family: family):
     """The residual w_f - eta X^T y is uncorrelated with each of 12 products: z-tests, Bonferroni's correction."""
-    from empirical.one_step_gd import FAMILIES, optimality_scores
+    from empirical.in_context.one_step_gd import FAMILIES, optimality_scores
 
     n, d, noise = 8, 2, 0.5
     for name, family in FAMILIES.items():

@@ -14,15 +14,15 @@ import numpy as np
 from hypothesis import strategies as st
 
 from reports.claim import Claim, given
-from theory.gaussian_moments import (
+from theory.in_context.gaussian_moments import (
     is_positive,
     linear_response,
     prompt_moments,
     quadratic_response,
     rational_functions,
 )
-from theory.local_minima import certify_minimum, exact_derivatives, refine
-from theory.one_step_gd import (
+from theory.in_context.local_minima import certify_minimum, exact_derivatives, refine
+from theory.in_context.one_step_gd import (
     along_one_direction,
     bayes_loss,
     gradient_step,

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from theory import attentiveness as theory
+from theory.language import attentiveness as theory
 
 HALVES = (Fraction(1, 2), Fraction(1, 2))
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from theory.gaussian_moments import leading_minors
+from theory.in_context.gaussian_moments import leading_minors
 
 
 @dataclass(frozen=True)

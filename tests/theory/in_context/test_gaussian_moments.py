@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from theory.gaussian_moments import (
+from theory.in_context.gaussian_moments import (
     cubic_response,
     expectation,
     is_positive,

@@ -17,8 +17,8 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 
 from reports.claim import Claim, given
-from theory.gaussian_moments import is_positive, leading_minors, prompt_moments, rational_functions
-from theory.one_step_gd import (
+from theory.in_context.gaussian_moments import is_positive, leading_minors, prompt_moments, rational_functions
+from theory.in_context.one_step_gd import (
     bayes_loss,
     best_heads,
     coefficients,

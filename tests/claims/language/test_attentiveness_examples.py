@@ -17,7 +17,7 @@ from statistics import stdev
 from hypothesis import strategies as st
 
 from reports.claim import Claim, given
-from theory import attentiveness as theory
+from theory.language import attentiveness as theory
 
 PAPER = "wiegreffe2023increasing"
 ALPHA = 1e-3
@@ -90,7 +90,7 @@ def trained_masses(rng, seed, prompt, training=ON_DOCUMENTS):
     """PMA of the decoder with this seed, float64 (PROMPTS,); the last questions are the same for any prompt."""
     import torch
 
-    from empirical import attentiveness as task
+    from empirical.language import attentiveness as task
 
     model = task.train(rng.seed("training", seed), **training)
     generator = torch.Generator().manual_seed(rng.seed("prompts", seed))
@@ -130,7 +130,7 @@ def test_the_mass_is_that_of_bayes_rule(evidence, rng, *, training=ON_DOCUMENTS)
     """For each of three seeds, mean PMA unlisted, after no example and after one is within 0.05 of Bayes' value."""
     from scipy.stats import t as student
 
-    from empirical import attentiveness as task
+    from empirical.language import attentiveness as task
 
     cases = {"one example": (ONE_EXAMPLE, task.bayes_mass(1)), "no example": (NO_EXAMPLE, task.bayes_mass(0)),
              "choices not listed": (UNLISTED, task.BAYES_UNLISTED)}  # fmt: skip

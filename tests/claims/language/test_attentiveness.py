@@ -22,7 +22,7 @@ from itertools import combinations
 from hypothesis import strategies as st
 
 from reports.claim import Claim, given
-from theory import attentiveness as theory
+from theory.language import attentiveness as theory
 
 PAPER = "wiegreffe2023increasing"
 

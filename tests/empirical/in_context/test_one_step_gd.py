@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from empirical.one_step_gd import FAMILIES, Layer, Task, loss_above_step, optimality_scores, train
+from empirical.in_context.one_step_gd import FAMILIES, Layer, Task, loss_above_step, optimality_scores, train
 
 
 def generator(seed=0):

@@ -6,7 +6,15 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from theory.local_minima import Certificate, certify_minimum, evaluate, exact_derivatives, refine, smallest_pivot, upper
+from theory.in_context.local_minima import (
+    Certificate,
+    certify_minimum,
+    evaluate,
+    exact_derivatives,
+    refine,
+    smallest_pivot,
+    upper,
+)
 
 
 def bowl():

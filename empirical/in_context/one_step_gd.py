@@ -1,7 +1,8 @@
 """One attention layer trained from scratch on prompts of linear regression, several seeds at once.
 
 Nothing of the predicted answer is built in: W_K, W_Q, W_V and h are full and start random, each step sees new prompts.
-What a trained layer computes is read off its weights as (u, M), see `theory.one_step_gd`, and judged by closed forms.
+What a trained layer computes is read off its weights as (u, M), see `theory.in_context.one_step_gd`, and judged by
+closed forms.
 Source: the setting of arXiv:2307.03576, trained as in von Oswald et al. (arXiv:2212.07677) with Adam.
 """
 

@@ -15,7 +15,7 @@ elsewhere, at a local minimum; so each run is the better of two starts, chosen b
 import numpy as np
 
 from reports.claim import Claim
-from theory.one_step_gd import bayes_loss, best_preconditioner, excess_loss, optimal_loss, step_size
+from theory.in_context.one_step_gd import bayes_loss, best_preconditioner, excess_loss, optimal_loss, step_size
 
 PAPER = "mahankali2023onestep"
 CERTIFIED = 0.572716  # lower end of the certified excess loss at n = 20, d = 2, sigma^2 = 1/2
@@ -78,7 +78,7 @@ trained_step = Claim(
 )
 def test_six_runs_end_at_the_predicted_step(evidence, rng, *, steps=1500, shuffled=False):
     """n = 10, d = 4, sigma^2 = 1: a confidence interval for the step, and each run's excess loss, against rivals."""
-    from empirical.one_step_gd import Task, train
+    from empirical.in_context.one_step_gd import Task, train
 
     task = Task(10, 4, 1.0, shuffled=shuffled)
     trained = train(task, rng.seed("training"), seeds=12, steps=steps, batch=256)
@@ -97,7 +97,7 @@ def test_six_runs_end_at_the_predicted_step(evidence, rng, *, steps=1500, shuffl
 @trained_step.check("experiment", scope="loss on fresh prompts", controls={"softmax attention": {"kind": "softmax"}})
 def test_on_fresh_prompts_the_layer_errs_as_one_step_does(evidence, rng, *, kind="linear"):
     """Paired with the predicted step on 20 000 prompts a seed; softmax attention gets the same 800 training steps."""
-    from empirical.one_step_gd import Task, loss_above_step, train
+    from empirical.in_context.one_step_gd import Task, loss_above_step, train
 
     task = Task(10, 4, 1.0)
     trained = train(task, rng.seed("fresh prompts"), seeds=4, kind=kind, steps=800)
@@ -110,7 +110,7 @@ def test_on_fresh_prompts_the_layer_errs_as_one_step_does(evidence, rng, *, kind
 @trained_step.check("experiment", scope="several n, d and sigma^2", controls=RIVALS)
 def test_the_step_follows_length_dimension_and_noise(evidence, rng, *, step=step_size):
     """Four sizes, two runs each; the figure shows steps and losses beside prediction and ridge regression."""
-    from empirical.one_step_gd import Task, train
+    from empirical.in_context.one_step_gd import Task, train
 
     tasks = [Task(5, 4, 0.0), Task(5, 4, 1.0), Task(10, 4, 3.0), Task(12, 6, 1.0)]
     runs = [train(task, rng.seed("sizes", task.n, task.d, task.noise), seeds=4, steps=800) for task in tasks]
@@ -170,7 +170,7 @@ trained_preconditioner = Claim(
 def test_two_runs_end_at_the_inverse_covariance(evidence, rng, *, weights=(1 / 3, 1 / 1.5, 1 / 0.8, 1 / 0.4)):
     """Frobenius distance of the layer's matrix from Theorem 2's, against half of its distance from plain steps and from
     the optimum for w ~ N(0, I)."""
-    from empirical.one_step_gd import Task, train
+    from empirical.in_context.one_step_gd import Task, train
 
     spectrum, n, noise = (3.0, 1.5, 0.8, 0.4), 10, 1.0
     covariance = np.diag(spectrum)
@@ -209,7 +209,7 @@ def test_some_seeds_end_at_a_certified_spurious_minimum(evidence, rng, *, size=(
     There the layer takes a gradient step along one direction only. The value is certified in the claim
     every-local-minimum-is-global; the noise of training adds to it, as it adds less than 1 % to the loss elsewhere.
     """
-    from empirical.one_step_gd import Task, train
+    from empirical.in_context.one_step_gd import Task, train
 
     task = Task(*size)
     excess = excess_losses(train(task, rng.seed("training"), seeds=16, steps=600, batch=256), task)

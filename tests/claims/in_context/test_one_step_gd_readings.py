@@ -13,7 +13,7 @@ from fractions import Fraction
 import numpy as np
 
 from reports.claim import Claim
-from theory.gaussian_moments import (
+from theory.in_context.gaussian_moments import (
     is_positive,
     linear_response,
     prompt_moments,
@@ -21,7 +21,7 @@ from theory.gaussian_moments import (
     rational_functions,
     square_response,
 )
-from theory.one_step_gd import (
+from theory.in_context.one_step_gd import (
     bayes_loss,
     best_heads,
     best_multiple,

@@ -1,0 +1,1 @@
+"""Learning from examples in the prompt."""

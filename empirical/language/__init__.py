@@ -1,0 +1,1 @@
+"""Language models: what their probabilities and their layers do."""

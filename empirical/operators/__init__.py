@@ -1,0 +1,1 @@
+"""Attention operators: the ones people use, and the ones papers propose in their place."""
