@@ -119,6 +119,11 @@ class Check:
         """Names that the test function takes from fixtures or, for a control, from its replacements."""
         return frozenset(inspect.signature(self.function).parameters)
 
+    @property
+    def scaled(self) -> bool:
+        """Does it have a version at the paper's own size, for --scale full?"""
+        return "scale" in self.arguments
+
     @functools.cached_property
     def body(self) -> Callable[..., Any]:
         """The function as it was written, below `given`."""

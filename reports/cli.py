@@ -1,4 +1,4 @@
-"""The command line: `attest run | list | show | render | diff | merge | accept`."""
+"""The command line: `attest run | list | show | render | diff | merge | keep | accept`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from reports import catalogue, record, results
+from reports import catalogue, measured, record, results
 from reports.claim import LEVELS, Claim
 
 RESULTS = "reports/out/results.json"
@@ -25,7 +25,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = parsed.command(parsed)
     except BrokenPipeError:  # the reader of our output closed it, as `| head` does
         return 0
-    except (catalogue.CatalogueError, record.RecordError, results.ResultsError, OSError) as error:
+    except (
+        catalogue.CatalogueError,
+        measured.MeasuredError,
+        record.RecordError,
+        results.ResultsError,
+        OSError,
+    ) as error:
         print(f"attest: {error}", file=sys.stderr)
         return 2
     return status
@@ -117,6 +123,12 @@ def merge(options: argparse.Namespace) -> int:
     return 1 if merged["problems"] else 0
 
 
+def keep(options: argparse.Namespace) -> int:
+    for path in measured.keep(results.load(options.results), catalogue.find_root(Path.cwd())):
+        print(f"{path}: review and commit it")
+    return 0
+
+
 def accept(options: argparse.Namespace) -> int:
     root = catalogue.find_root(Path.cwd())
     path = root / record.RECORD
@@ -159,6 +171,8 @@ def _parser() -> argparse.ArgumentParser:
     one = command("merge", merge, "one results file from several, such as a CPU run and a GPU run of the same commit")
     one.add_argument("shards", nargs="+", metavar="SHARD.json")
     one.add_argument("-o", "--output", required=True, metavar="OUT.json")
+    one = command("keep", keep, f"keep what a run measured at full scale or on a GPU, in {measured.FOLDER}")
+    one.add_argument("results", metavar="RESULTS.json")
     one = command("accept", accept, f"rewrite the record {record.RECORD} from a run")
     one.add_argument("results", nargs="?", metavar="RESULTS.json", help=f"default: {RESULTS}")
     return parser

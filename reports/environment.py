@@ -24,7 +24,7 @@ PACKAGES = (
 )
 
 
-def describe(root: Path, *, suite_seed: int, profile: str, device: str) -> dict[str, Any]:
+def describe(root: Path, *, suite_seed: int, profile: str, device: str, scale: str = "small") -> dict[str, Any]:
     """One entry of `environments` in the results."""
     return {
         "python": platform.python_version(),
@@ -36,6 +36,7 @@ def describe(root: Path, *, suite_seed: int, profile: str, device: str) -> dict[
         "dirty": None if (status := _git(root, "status", "--porcelain")) is None else bool(status),
         "suite_seed": suite_seed,
         "profile": profile,
+        "scale": scale,
     }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from reports import environment, profiles, selection
+from reports import environment, measured, profiles, selection
 from reports.catalogue import CLAIMS_FOLDER
 from reports.claim import Check, Claim, check_of, declared_below
 from reports.evidence import Evidence, Inconclusive, Violation
@@ -34,6 +34,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--suite-seed", type=int, default=0, help="seed from which all others are derived (default 0)")
     group.addoption("--profile", choices=list(profiles.EXAMPLES), default="quick", help="how hard Hypothesis searches")
     group.addoption(
+        "--scale", choices=measured.SCALES, default="small",
+        help="full: the papers' own sizes where a check has them (`-m scaled` selects those); a GPU makes it minutes",
+    )  # fmt: skip
+    group.addoption(
         "--out", default="reports/out", metavar="DIR", help="folder for results.json, junit.xml, index.html"
     )
     group.addoption("--title", default="Attest", help="title of the page")
@@ -43,6 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--hypothesis-profile", None):
         raise pytest.UsageError("Attest has its own Hypothesis profiles: use --profile quick, full or nightly")
     profiles.load(config.getoption("--profile"))
+    config.addinivalue_line("markers", "scaled: a check that has a version at the paper's own size, for --scale full")
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Reporter(config), "attest-reporter")
 
@@ -89,6 +94,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if (check := _check(item)) is not None and check.scaled:
+            item.add_marker("scaled")
     chosen = selection.Selection.from_options(config)
     if not chosen:
         return
@@ -146,6 +154,12 @@ def rng(request: pytest.FixtureRequest) -> Randomness:
     """Generators seeded by a hash of suite seed, claim and axes: see `reports.randomness.Randomness`."""
     check = _check(request.node)
     return Randomness(request.config.getoption("--suite-seed"), check.claim.key if check else request.node.nodeid)
+
+
+@pytest.fixture(scope="session")
+def scale(request: pytest.FixtureRequest) -> str:
+    """`small`, or `full`: the paper's own sizes."""
+    return str(request.config.getoption("--scale"))
 
 
 @pytest.hookimpl(tryfirst=True)

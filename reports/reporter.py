@@ -119,6 +119,7 @@ class Reporter:
             "environments": [environment.describe(
                 self.config.rootpath, suite_seed=seed, profile=self.config.getoption("--profile"),
                 device=self.device if self.device != "cpu" else environment.device(),
+                scale=self.config.getoption("--scale"),
             )],
             "claims": claims,
         }, self.config.rootpath)  # fmt: skip

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from reports import bibliography, record
+from reports import bibliography, measured, record
 from reports.claim import Check, Claim
 from reports.files import write_whole
 from reports.verdict import judge
@@ -44,7 +44,7 @@ def describe(claim: Claim, root: Path) -> dict[str, Any]:
 
 
 def _describe_check(check: Check) -> dict[str, Any]:
-    fields = ("name", "kind", "level", "scope", "says", "line")
+    fields = ("name", "kind", "level", "scope", "says", "line", "scaled")
     return {name: getattr(check, name) for name in fields} | {"controls": list(check.controls)}
 
 
@@ -83,10 +83,16 @@ def fill_in(
             if own["outcome"] != "not run" and control["why"] == UNSELECTED[1]:
                 own |= {"outcome": "not run", "why": "its controls were not selected"}
             controls.append(_control(name, control))
-        shared = {key: check[key] for key in ("name", "kind", "level", "scope", "says", "line")}
+        shared = {key: check[key] for key in ("name", "kind", "level", "scope", "says", "line", "scaled")}
         evidence = own["evidence"] if own["evidence"] is not None else BLANK_EVIDENCE
         ran = {key: own[key] for key in ("outcome", "why", "seconds", "rerun")}
-        checks.append(shared | {"file": claim["file"], "environment": 0} | ran | evidence | {"controls": controls})
+        checks.append(
+            shared
+            | {"file": claim["file"], "environment": 0, "measured": None}
+            | ran
+            | evidence
+            | {"controls": controls}
+        )
     return claim | {"checks": checks}
 
 
@@ -98,7 +104,7 @@ def _control(name: str, result: dict[str, Any]) -> dict[str, Any]:
 
 
 def conclude(results: dict[str, Any], root: Path) -> dict[str, Any]:
-    """Add to results what follows from them: verdicts, comparison with the record, papers, alphas, problems."""
+    """Add to results what follows: verdicts, comparison with the record, papers, alphas, measurements, problems."""
     recorded = record.load(root / record.RECORD)
     for claim in results["claims"]:
         verdict = judge(claim)
@@ -108,6 +114,7 @@ def conclude(results: dict[str, Any], root: Path) -> dict[str, Any]:
     tests = [test for claim in results["claims"] for check in claim["checks"] for test in check["tests"]]
     results["alpha"] = {"declared": sum(test["alpha"] for test in tests), "budget": ALPHA_BUDGET}
     results["papers"] = bibliography.papers(root, dict.fromkeys(claim["paper"] for claim in results["claims"]))
+    measured.attach(results, root)
     results["problems"] = list(_problems(results, recorded))
     return results
 

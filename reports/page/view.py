@@ -142,6 +142,7 @@ def _check(claim: Json, check: Json, figures: Figures) -> Json:
     except FigureError as error:
         raise FigureError(f"{claim['key']}, {check['name']}: {error}") from None
     return check | {
+        "measured": check["measured"] and _measured(claim, check, figures),
         "id": f"{claim['key']}/{check['name']}",
         "outcome": outcome(check["outcome"], check["kind"]),
         "title": display.sentence(check["name"]),
@@ -150,6 +151,12 @@ def _check(claim: Json, check: Json, figures: Figures) -> Json:
         "controlled": _controls([control | {"outcome": outcome(control["outcome"])} for control in check["controls"]]),
         "near": near[1] if near else None,
     }
+
+
+def _measured(claim: Json, check: Json, figures: Figures) -> Json:
+    """The same check elsewhere, shown in the same way."""
+    whole = check | {"measured": None} | check["measured"]
+    return {"environment": whole["environment"], "started": whole["started"]} | _check(claim, whole, figures)
 
 
 def _evidence(checks: Iterable[Json]) -> str:

@@ -56,6 +56,8 @@ def check(name: str = "test_no_other_parameters_have_lower_loss", **more: Any) -
         "smallest_case": None,
         "notes": [],
         "figures": [],
+        "scaled": False,
+        "measured": None,
         "controls": [control(), control("no noise term")],
     }
     return base | more
@@ -103,6 +105,7 @@ def environment(**more: Any) -> dict[str, Any]:
         "dirty": False,
         "suite_seed": 0,
         "profile": "quick",
+        "scale": "small",
     }
     return base | more
 
