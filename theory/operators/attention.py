@@ -305,15 +305,16 @@ def gaussian_adaptive_paper(x: Array, offset: float, width: float, *, axis: int 
 def kolmogorov_arnold(s: Array, cosine: Array, sine: Array, mix: Array) -> Array:
     """W Phi(row) for each row of scores (..., m): a learnable map of whole rows in place of softmax.
 
-    cosine, sine (r, m, G) are the Fourier coefficients of phi_pq(t) = sum_g a_pqg cos(g t) + b_pqg sin(g t), mix (m, r)
-    is W; with mix the identity and r = m it is the full operator. Base function 0. Source: Maity et al.,
+    cosine, sine (..., r, m, G) are the Fourier coefficients of phi_pq(t) = sum_g a_pqg cos(g t) + b_pqg sin(g t), mix
+    (..., m, r) is W; with mix the identity and r = m it is the full operator. Base function 0. Source: Maity et al.,
     arXiv:2503.10632.
     """
     xp = array_namespace(s)
-    multiples = s[..., None] * xp.arange(1, cosine.shape[-1] + 1, dtype=s.dtype)  # (..., m, G)
+    grid = xp.arange(1, cosine.shape[-1] + 1, dtype=s.dtype, device=s.device)
+    multiples = s[..., None] * grid  # (..., m, G)
     flat = (*s.shape[:-1], s.shape[-1] * cosine.shape[-1])
 
     def units(values: Array, coefficients: Array) -> Array:
-        return xp.reshape(values, flat) @ transpose(xp.reshape(coefficients, (coefficients.shape[0], -1)))
+        return xp.reshape(values, flat) @ transpose(xp.reshape(coefficients, (*coefficients.shape[:-2], -1)))
 
     return (units(xp.cos(multiples), cosine) + units(xp.sin(multiples), sine)) @ transpose(mix)

@@ -1,0 +1,265 @@
+"""Attention taken apart: what trained models do (Xue, Moosavi, Aletras, 2025).
+
+What the paper says. Of uniform models some variants come near standard attention, Non-approximate collapses; as
+hybrids, with standard attention in every other layer, all work, also those that fail alone: a cooperative effect.
+Skipping a hybrid's simple layers destroys it. Logits of uniform Non-approximate grow beyond 1000, those of its hybrid
+stay below 10 (Section 6).
+
+Notation. Hybrids have their simple layers at odd places, counted from 1. Losses are in nats per byte of held-out Python
+source. *Recall* gives three pairs of key and value, then asks for each key's value: it takes a layer that looks at the
+previous token and one that matches contents. Who knows the values but not whose they are answers 49.1 % correctly.
+
+Scope. Two layers of width 24, three seeds, 300 steps; with --scale full six layers of width 192 and 256 bytes, 1000
+steps. Of the paper's 500 million parameters, 15 billion tokens and benchmarks nothing is shown.
+"""
+
+import numpy as np
+import pytest
+
+from reports.claim import Claim
+from reports.randomness import seed_for
+from theory.operators.deconstructing import SIMPLE, unbound_accuracy
+
+PAPER = "xue2025deconstructing"
+
+
+@pytest.fixture
+def seed(request):
+    """Of training: a hash of the suite seed alone, so that all claims of the paper judge the same models."""
+    return seed_for(request.config.getoption("--suite-seed"), PAPER)
+
+
+def text_loss(kinds, size, seed, skip=()):
+    """(seeds,): mean loss on held-out text of models with layers of these kinds."""
+    from empirical.operators.deconstructing import held_out, language_models, losses
+
+    return losses(language_models(kinds, size, seed), held_out(size, seed), skip).mean(axis=(1, 2))
+
+
+def recall(kinds, seed, **recipe):
+    """(seeds,): accuracy of models of recall."""
+    from empirical.operators.deconstructing import recall_accuracy, recall_models
+
+    return recall_accuracy(recall_models(kinds, seed, **recipe), seed)
+
+
+def points(groups, ylabel, lines):
+    """A figure: the seeds of each group of models as points above its name, and named horizontal lines."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for i, values in enumerate(groups.values()):
+        axes.plot([i] * len(values), values, "o", color="tab:blue", alpha=0.7)
+    for (name, level), style in zip(lines.items(), ("--", ":"), strict=False):
+        axes.axhline(level, color="tab:gray", ls=style, label=name)
+    axes.set_xticks(range(len(groups)), list(groups), rotation=30, ha="right", fontsize="small")
+    axes.set_ylabel(ylabel)
+    if lines:
+        axes.legend(frameon=False, fontsize="small")
+    return figure
+
+
+# -- Recall -----------------------------------------------------------------------------------------------------------
+
+cooperation = Claim(
+    paper=PAPER,
+    slug="cooperative-effect",
+    where="Abstract, Table 1",
+    says="Variants that fail alone work when they are interleaved with standard attention, better than either kind of "
+    "layer would by itself: a cooperative effect.",
+    formula=r"\mathrm{acc}(v + \mathrm{std}) > \max\{\mathrm{acc}(v + v), \mathrm{acc}(\mathrm{MLP} + \mathrm{std})\}",
+    gap="On recall, 300 steps, for FixedSeqQK; RndEmbQK and Non-approximate, for which the paper stresses it, at full "
+    "scale only, 1200 steps. StaticEmbQK cannot show it in two layers: its first layer is standard attention.",
+)
+
+
+@cooperation.check("experiment", controls={"MLP, which cannot cooperate": {"kinds": ("MLP",)}})
+def test_a_hybrid_recalls_what_neither_kind_of_layer_recalls_alone(evidence, seed, scale, *, kinds=("FixedSeqQK",)):
+    """The best start passes half-way from the best rival's accuracy to 1; rivals: two simple layers, or an MLP.
+
+    Some starts stay on the plateau that the rivals never leave; they are counted in the notes.
+    """
+    recipe = {"small": {}, "full": {"steps": 1200, "batch": 64}}[scale]
+    more = ("RndEmbQK", "Non-approximate") if scale == "full" and kinds != ("MLP",) else ()
+    lone = recall(("MLP", "standard"), seed, **recipe)
+    groups = {"MLP, standard": lone}
+    for kind in (*kinds, *more):
+        alone, both = recall((kind, kind), seed, **recipe), recall((kind, "standard"), seed, **recipe)
+        groups |= {f"{kind}, twice": alone, f"{kind}, standard": both}
+        rival = max(alone.max(), lone.max())
+        border = (1 + rival) / 2
+        evidence.expect("accuracy of the hybrid", both.max(), at_least=border)
+        evidence.note(
+            f"{kind}: {(both >= border).sum()} of {len(both)} starts of the hybrid pass; best accuracies: hybrid "
+            f"{both.max():.3f}, alone {alone.max():.3f}, one standard layer {lone.max():.3f}."
+        )
+    lines = {"values known, keys not": float(unbound_accuracy(3, 6)), "guess": 1 / 6}
+    evidence.figure(
+        "Accuracy of recall by the two layers' kinds", points(groups, "accuracy", lines), "Points are seeds."
+    )
+
+
+fixed_recall = Claim(
+    paper=PAPER,
+    slug="fixed-maps-lose-recall",
+    where="Table 1, LAMBADA",
+    says="Where the answer stands in the context, uniform Approximate keeps most of standard attention's accuracy, and "
+    "maps that ignore the sequence lose nearly all of it.",
+    formula=r"18.5 / 22.9 = 0.81, \quad 1.4 / 22.9 = 0.06",
+    gap="Recall in place of LAMBADA, FixedSeqQK in place of both variants with fixed maps.",
+)
+
+
+@fixed_recall.check(
+    "experiment",
+    controls={
+        "fixed maps for Approximate": {"relaxed": "FixedSeqQK"},
+        "standard for fixed maps": {"ignoring": "standard"},
+    },
+)
+def test_the_polynomial_recalls_and_fixed_maps_do_not(evidence, seed, *, relaxed="Approximate", ignoring="FixedSeqQK"):
+    """Two layers each; the border is half-way between full accuracy and knowing the values without their keys."""
+    border = float(1 + unbound_accuracy(3, 6)) / 2
+    evidence.expect("worst of the relaxed models", recall((relaxed, relaxed), seed).min(), at_least=border)
+    evidence.expect("best of the fixed models", recall((ignoring, ignoring), seed).max(), at_most=border)
+
+
+# -- Text -------------------------------------------------------------------------------------------------------------
+
+collapses = Claim(
+    paper=PAPER,
+    slug="non-approximate-collapses-alone",
+    where="Abstract, Table 1 (read as a property of the operator)",
+    says="A language model whose layers are all Non-approximate collapses: it is worse than one that mixes no tokens.",
+    formula=r"9 \times 10^4 > 993.5",
+    gap="A small counterexample does not contradict Table 1 at 500 million parameters, where logits pass 1000; that it "
+    "trains with QK norm (Appendix A) says the same: instability, not what the operator can express.",
+)
+
+
+@collapses.refutation("experiment", controls={"MLP in its place": {"kind": "MLP"}})
+def test_small_uniform_models_beat_those_without_mixing(evidence, seed, scale, *, kind="Non-approximate"):
+    """Same size, data and initial seeds: its worst seed has a lower loss than the best MLP."""
+    from empirical.operators.deconstructing import SIZES
+
+    size = SIZES[scale]
+    loss, without = (text_loss((one,) * size.layers, size, seed) for one in (kind, "MLP"))
+    evidence.expect("worst seed", loss.max(), less_than=("best without mixing", without.min()), unit="nats")
+    evidence.counterexample("Losses", uniform=loss.round(3).tolist(), MLP=without.round(3).tolist())
+
+
+near_standard = Claim(
+    paper=PAPER,
+    slug="hybrids-match-standard",
+    where="Abstract, Section 5",
+    says="With standard attention in every other layer, models whose other layers do not mix, or are Non-approximate, "
+    "come nearer to the standard model's loss than to that of their uniform model.",
+    formula=r"L(v + \mathrm{std}) < \tfrac{1}{2} (L(v + v) + L(\mathrm{std} + \mathrm{std}))",
+    gap="Means over three seeds. With two layers the variants with fixed maps match it alone: positions are enough.",
+)
+
+
+@near_standard.check("experiment", controls={"uniform models in the hybrids' place": {"mixed": lambda k, n: (k,) * n}})
+def test_hybrids_pass_half_way_to_the_standard_model(evidence, seed, scale, *, mixed=None):
+    """MLP and Non-approximate; all hybrids, six at full scale, also pass half-way from MLP to the standard model."""
+    from empirical.operators.deconstructing import SIZES, hybrid
+
+    size, mixed = SIZES[scale], mixed or hybrid
+    standard = text_loss(("standard",) * size.layers, size, seed)
+    groups = {"standard": standard}
+    for kind in SIMPLE if scale == "full" else ("MLP", "Non-approximate"):
+        uniform, both = (text_loss(kinds, size, seed) for kinds in ((kind,) * size.layers, mixed(kind, size.layers)))
+        groups |= {kind: uniform, f"{kind}, standard": both}
+        if kind in ("MLP", "Non-approximate"):
+            border = (standard.mean() + uniform.mean()) / 2
+            evidence.expect("mean loss above half-way", both.mean() - border, at_most=0, unit="nats")
+        border = (standard.mean() + groups["MLP"].mean()) / 2
+        evidence.expect("mean loss above half-way from the MLP", both.mean() - border, at_most=0, unit="nats")
+    caption = "Points are seeds; a hybrid has the named kind at odd places."
+    evidence.figure("Held-out loss by kind of layer", points(groups, "nats per byte", {}), caption)
+
+
+skipping = Claim(
+    paper=PAPER,
+    slug="skipping-shows-contribution",
+    where="Table 1, rows with skipped layers",
+    says="That a trained hybrid breaks down when its simple layers are skipped shows what they contribute beside "
+    "standard ones.",
+    formula=r"L^{\mathrm{skip}}(v + \mathrm{std}) \gg L(v + \mathrm{std})",
+    gap="The paper has no such ablation of its standard model. Layers are left out with their feed-forward part.",
+)
+
+
+@skipping.refutation("experiment", controls={"nothing skipped in the standard model": {"every": None}})
+def test_the_standard_model_breaks_down_just_as_much(evidence, seed, scale, *, every=2):
+    """The same odd layers skipped in a model of standard layers only: more than half of the hybrids' mean damage."""
+    from empirical.operators.deconstructing import SIZES, hybrid
+
+    size = SIZES[scale]
+
+    def damage(kinds, skip):
+        return text_loss(kinds, size, seed, skip) - text_loss(kinds, size, seed)
+
+    odd = tuple(range(0, size.layers, 2))
+    hybrids = {kind: damage(hybrid(kind, size.layers), odd) for kind in ("MLP", "Non-approximate")}
+    standard = damage(("standard",) * size.layers, odd if every else ())
+    half = np.mean(list(hybrids.values())) / 2
+    evidence.expect("damage to the standard model", standard.min(), at_least=half, unit="nats")
+    damaged = {kind: values.round(2).tolist() for kind, values in hybrids.items()}
+    evidence.counterexample("Loss added by skipping", standard=standard.round(2).tolist(), **damaged)
+
+
+outliers = Claim(
+    paper=PAPER,
+    slug="logit-outliers",
+    where="Section 6, Figure 2",
+    says="Logits of uniform Non-approximate have larger outliers than those of its hybrid.",
+    formula=r"\max_j |s_j^{\mathrm{uniform}}| > \max_j |s_j^{\mathrm{hybrid}}|",
+    gap="Geometric mean over three seeds. Above 1000 against below 10, as in the paper, is not seen at our size.",
+)
+
+
+@outliers.check("experiment", controls={"the hybrid in the uniform model's place": {"uniform": False}})
+def test_the_largest_logits_are_larger_without_standard_layers(evidence, seed, scale, *, uniform=True):
+    """The largest absolute logit over held-out text and all Non-approximate layers, by seed."""
+    from empirical.operators.deconstructing import SIZES, held_out, hybrid, language_models, largest_logits
+
+    size, kind = SIZES[scale], "Non-approximate"
+    tokens = held_out(size, seed)
+    both = largest_logits(language_models(hybrid(kind, size.layers), size, seed), tokens).max(axis=1)
+    kinds = (kind,) * size.layers if uniform else hybrid(kind, size.layers)
+    alone = largest_logits(language_models(kinds, size, seed), tokens).max(axis=1)
+    evidence.note(f"Largest logits: uniform {alone.round(1).tolist()}, hybrid {both.round(1).tolist()}.")
+    ratio = float(np.exp(np.log(alone / both).mean()))
+    evidence.expect("1 over the ratio of largest logits", 1 / ratio, less_than=1)
+
+
+few = Claim(
+    paper=PAPER,
+    slug="few-standard-layers",
+    where="Section 6, Figure 3, Table 11",
+    says="A standard layer at the end alone leaves Non-approximate far behind and RndEmbQK usable; a standard layer at "
+    "every fourth place is enough.",
+    formula=r"L(\mathrm{last}) > L(25\,\%) \approx L(50\,\%)",
+    gap="At full scale only: six layers, standard in the sixth against the third and sixth.",
+)
+
+
+@few.check(
+    "experiment", scope="Non-approximate", controls={"two standard layers in the last one's place": {"last": (2, 5)}}
+)
+def test_one_standard_layer_at_the_end_is_worse_than_two(evidence, seed, scale, *, last=(5,)):
+    """Non-approximate elsewhere: mean loss with the sixth layer standard is above that with the third and sixth."""
+    from empirical.operators.deconstructing import SIZES
+
+    if scale != "full":
+        pytest.skip("needs --scale full: six layers, minutes on a GPU")
+    size = SIZES[scale]
+
+    def loss(kind, places):
+        return text_loss(tuple("standard" if i in places else kind for i in range(size.layers)), size, seed)
+
+    lone, two = loss("Non-approximate", last), loss("Non-approximate", (2, 5))
+    evidence.expect("mean loss with two", two.mean(), less_than=("with the last alone", lone.mean()), unit="nats")
+    evidence.note(f"RndEmbQK with the last layer standard: {loss('RndEmbQK', (5,)).mean():.3f} nats.")

@@ -1,0 +1,185 @@
+"""What training small vision transformers with Kolmogorov-Arnold attention shows (Maity et al., 2025).
+
+What the paper says. ViT-T, S and B are trained for 100 epochs on CIFAR-10, CIFAR-100 and ImageNet-1K. The smallest
+gains; trained KArAt has smaller singular values than softmax attention, and a spikier loss landscape.
+
+Notation. *Frozen*: the operator keeps its random start, only the rest of the network learns. *Unmixed*: W = 0, so that
+tokens do not see each other.
+
+Scope. Handwritten digits as 16 patches of 2 x 2 pixels; r = 6, G = 3, coefficients scaled at the start (the paper draws
+N(0, 1)); two blocks of width 16 and 160 steps, at --scale full three blocks of width 32, 32 seeds and 600 steps.
+"""
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from reports.claim import Claim
+
+PAPER = "maity2025karat"
+
+
+@pytest.fixture
+def seed(request):
+    """Of all trainings: the claims of this file share their models."""
+    from reports.randomness import seed_for
+
+    return seed_for(request.config.getoption("--suite-seed"), PAPER, "digits")
+
+
+@cache
+def accuracies(variant, seed, scale):
+    """Test accuracy of each seed."""
+    from empirical.operators.karat import accuracy, train
+
+    return accuracy(train(variant, seed, scale))
+
+
+gain = Claim(
+    paper=PAPER,
+    slug="small-models-gain",
+    where="Abstract (in some cases, outperform), Image Recognition (ViT-Tiny)",
+    says="A small vision transformer with KArAt is more accurate than one with softmax after the same training.",
+    formula=r"\text{accuracy}(\text{KArAt}) > \text{accuracy}(\text{softmax})",
+    gap="Digits, thousands of parameters, a short training at one learning rate at which softmax attention is not done "
+    "learning; ViT-Tiny on CIFAR was not trained.",
+)
+
+
+@gain.check(
+    "experiment", controls={"W = 0, no attention": {"variant": "unmixed"}, "softmax itself": {"variant": "softmax"}}
+)
+def test_more_digits_are_right_than_with_softmax(evidence, seed, scale, *, variant="karat"):
+    """Mean over the seeds, same batches; the figure has every seed of the four variants."""
+    found = {name: accuracies(name, seed, scale) for name in ("softmax", "unmixed", variant)}
+    if variant == "karat":
+        found["frozen"] = accuracies("frozen", seed, scale)
+        evidence.figure("Test accuracy on digits", figure_of(found), "Points are seeds, lines their means.")
+    difference = found[variant].mean() - found["softmax"].mean()
+    evidence.expect("mean accuracy above that of softmax attention", difference, at_least=1 / 450)
+    for name, one in found.items():
+        evidence.note(f"Accuracy, {name}: mean {one.mean():.3f}, {one.min():.3f} to {one.max():.3f}.")
+
+
+def figure_of(found):
+    """Accuracy by variant."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3), layout="constrained")
+    axes = figure.subplots()
+    for i, one in enumerate(found.values()):
+        axes.plot([i] * len(one), one, "o", alpha=0.6, color="tab:blue")
+        axes.hlines(one.mean(), i - 0.25, i + 0.25, color="black")
+    axes.set_xticks(range(len(found)), list(found))
+    axes.set_ylabel("test accuracy")
+    return figure
+
+
+learned = Claim(
+    paper=PAPER,
+    slug="learning-the-activation-helps",
+    where="Title, Abstract (KArAt's learnable activation ... contributing to enhanced inference)",
+    says="What KArAt gains over softmax, it gains because its activation is learned.",
+    formula=r"\text{accuracy}(\text{learned}) - \text{accuracy}(\text{frozen}) "
+    r"> \tfrac{1}{2}\bigl(\text{accuracy}(\text{learned}) - \text{accuracy}(\text{softmax})\bigr)",
+    gap="Digits only; a small part of the gain may still be learning. A frozen operator mixes tokens by sines and "
+    "cosines of their scores in r fixed patterns of positions.",
+)
+
+
+@learned.refutation(
+    "experiment", controls={"W = 0, no attention": {"variant": "unmixed"}, "softmax": {"variant": "softmax"}}
+)
+def test_a_frozen_random_operator_has_most_of_the_gain(evidence, seed, scale, *, variant="frozen"):
+    """Random a, b and W that stay as they were drawn: share of the gain that they keep, against half of it."""
+    base, best, kept = (accuracies(name, seed, scale) for name in ("softmax", "karat", variant))
+    share = (kept.mean() - base.mean()) / (best.mean() - base.mean())
+    evidence.expect("share of the gain without learning the operator", share, at_least=1 / 2)
+    evidence.counterexample(
+        "Mean test accuracy on digits", softmax=round(base.mean(), 3), frozen=round(kept.mean(), 3),
+        learned=round(best.mean(), 3),
+    )  # fmt: skip
+    evidence.note(f"Learned minus frozen, seed by seed: {np.round(best - kept, 3).tolist()}.")
+
+
+spectrum = Claim(
+    paper=PAPER,
+    slug="softmax-has-larger-singular-values",
+    where="Low Rank Structure Analysis of Attention",
+    says="After the activation softmax attention has significantly larger singular values than KArAt, as a property of "
+    "what was learned.",
+    formula=r"\sigma_k(\text{softmax}) > \sigma_k(\text{KArAt})",
+    gap="The paper's own spectra (ViT-Tiny, CIFAR-10) were not remeasured; beyond r KArAt's are 0 (rank-at-most-r).",
+)
+
+
+@spectrum.refutation("experiment", controls={"only W is scaled": {"compensate": False}})
+def test_the_same_function_has_any_singular_values(evidence, seed, scale, *, compensate=True):
+    """W -> c W and W_out -> W_out / c leave every output as it is, bit by bit for c a power of two.
+
+    So one trained network has singular values above softmax's, and its copy has them below.
+    """
+    from empirical.data import digits, patches
+    from empirical.operators.karat import rescaled, train, weights
+    from empirical.training import Models, device
+
+    first = {
+        name: np.linalg.svd(weights(train(name, seed, scale), 8), compute_uv=False)[..., 0].mean()
+        for name in ("softmax", "karat")
+    }
+    models, tokens = train("karat", seed, scale), patches(digits("test")[0]).to(device())
+    before = models(tokens)
+    exponent = int(np.ceil(abs(np.log2(first["karat"] / first["softmax"])))) + 1
+    for factor in (2.0**-exponent, 2.0**exponent):
+        copy = rescaled(models, factor)
+        if not compensate:
+            kept = {key: t for key, t in models.tensors.items() if key.endswith("output.weight")}
+            copy = Models(copy.skeleton, copy.tensors | kept)
+        change = abs(copy(tokens) - before).max().item()
+        evidence.expect("largest change of a logit", change, equals=0, error=0)
+    ends = np.array([2.0**-exponent, 2.0**exponent]) * first["karat"]
+    evidence.expect("least first singular value minus softmax's", ends[0] - first["softmax"], at_most=0)
+    evidence.expect("largest first singular value minus softmax's", ends[1] - first["softmax"], at_least=0)
+    evidence.counterexample(
+        "Mean first singular value", softmax=round(first["softmax"], 2), trained=round(first["karat"], 2),
+        same_function=np.round(ends, 2).tolist(),
+    )  # fmt: skip
+
+
+landscape = Claim(
+    paper=PAPER,
+    slug="spikier-landscape",
+    where="Loss Landscapes",
+    says="KArAt's loss landscape is significantly less smooth than that of softmax, and worse for larger models.",
+    formula=r"\lambda_{\max}(\nabla^2 L_{\text{KArAt}}) > \lambda_{\max}(\nabla^2 L_{\text{softmax}})",
+    gap="Largest Hessian eigenvalue at the end of training, which rescaling W changes without changing the function; "
+    "the paper shows losses along principal directions of the training path.",
+)
+
+
+@cache
+def top(variant, seed, scale, rounds=6):
+    """Largest Hessian eigenvalue and training loss of each seed."""
+    from empirical.operators.karat import sharpness, train
+
+    return sharpness(train(variant, seed, scale), 1, rounds=rounds)
+
+
+@landscape.check("experiment", controls={"curvature along a random direction": {"rounds": 1}})
+def test_the_largest_curvatures_do_not_decide(evidence, seed, scale, *, rounds=6):
+    """Power iteration at the trained parameters, which have different training losses; the signs differ by seed."""
+    sharp = {name: top(name, seed, scale, rounds) for name in ("softmax", "karat")}
+    for name, (values, _) in sharp.items():
+        along = top(name, seed, scale, 1)[0]
+        evidence.expect("curvature along a random direction over the largest", along / values, less_than=1)
+    (plain, plain_loss), (learnt, learnt_loss) = sharp["softmax"], sharp["karat"]
+    ahead = int((learnt > plain).sum())
+    evidence.note(
+        f"Largest eigenvalues: softmax {np.median(plain):.3g} at loss {np.median(plain_loss):.2g}, KArAt "
+        f"{np.median(learnt):.3g} at loss {np.median(learnt_loss):.2g} (medians)."
+    )
+    evidence.inconclusive(
+        needs="networks of the same training loss at the paper's size; "
+        f"here KArAt is sharper in {ahead} of {len(plain)} pairs"
+    )
