@@ -185,7 +185,8 @@ OPERATORS = (
         without_scores(attention.mala), attention.mala_output,
     ),
     Operator(
-        "LSSA", ("lssa",), r"\ln(1 + e^{c_{ij}}) / \sum_j \ln(1 + e^{c_{ij}}),\ c_{ij} = \ln d\, \ln m\, \cos(q_i, k_j)",
+        "LSSA", ("lssa",), r"\ln(1 + e^{c_{ij}}) / \sum_j \ln(1 + e^{c_{ij}}),\ c_{ij} = \ln d\, \ln m\, \cos(q_i, "
+        "k_j)",
         "n m", True, True, None, True, True, "arXiv:2501.13428", ("gao2025softplus",),
         without_scores(attention.lssa),
     ),
@@ -237,7 +238,11 @@ def claims(root: Path) -> dict[str, dict[str, str]]:
 def _constants(tree: ast.Module) -> Iterator[tuple[str, str]]:
     """Names that a module gives to literal texts."""
     for node in tree.body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and isinstance(node.value, ast.Constant):
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Name)
+            and isinstance(node.value, ast.Constant)
+        ):
             yield node.targets[0].id, str(node.value.value)
 
 
@@ -253,11 +258,14 @@ def page(root: Path = ROOT) -> str:
     said = claims(root)
     lines = [
         "# Attention operators", "",
-        "Written by `python -m theory.operators.table`; edit `theory/operators/table.py`, not this file. Every entry is",
-        "checked in `tests/theory/operators/test_table.py`: what is marked `yes` on random inputs, what is marked `no` by",
+        "Written by `python -m theory.operators.table`; edit `theory/operators/table.py`, not this file. Every "
+        "entry is",
+        "checked in `tests/theory/operators/test_table.py`: what is marked `yes` on random inputs, what is marked "
+        "`no` by",
         "a counterexample, the cost by counting multiplications.", "",
         "Scores are $s_{ij} = q_i \\cdot k_j / \\sqrt{d}$, $n$ queries, $m$ keys, $w_{ij}$ the weights without a mask.",
-        "*Sum 1*: rows sum to 1. *Keys*: permuting keys permutes weights. *Shift*: adding a number to all scores changes",
+        "*Sum 1*: rows sum to 1. *Keys*: permuting keys permutes weights. *Shift*: adding a number to all scores "
+        "changes",
         "nothing. *Scale*: nor does multiplying a query by a positive number. *Signs*: no weight is negative.", "",
         "| operator | weights | cost | sum 1 | keys | shift | scale | signs | source |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",

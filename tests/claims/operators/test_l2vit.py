@@ -1,7 +1,7 @@
 """Linear attention in vision transformers: what it can concentrate on, what it costs (Zheng, L2ViT, 2025).
 
-What the paper says. Softmax attention is quadratic in the number N of tokens; linear attention is global at linear cost,
-but empirically cannot concentrate its distribution as softmax does. L2ViT alternates window attention with linear
+What the paper says. Softmax attention is quadratic in the number N of tokens; linear attention is global at linear
+cost, but empirically cannot concentrate its distribution as softmax does. L2ViT alternates window attention with linear
 attention, keeps the weights non-negative (ReLU) and the denominator at 100 or more, which stabilises training.
 
 Notation. d is the width of a head, n the number of tokens; phi(q) phi(k)^T over its row sums is linear attention. The
@@ -75,8 +75,8 @@ global_cost = Claim(
     paper=PAPER,
     slug="linear-attention-is-global-at-linear-cost",
     where="Abstract",
-    says="With phi(k)^T v first, linear attention gives what the N x N matrix gives, at a cost linear in N, and token i "
-    "depends on token j whenever phi(q_i).phi(k_j) > 0.",
+    says="With phi(k)^T v first, linear attention gives what the N x N matrix gives, at a cost linear in N, and token "
+    "i depends on token j whenever phi(q_i).phi(k_j) > 0.",
     formula=r"\frac{(\phi(Q)\phi(K)^\top) V}{\max(\phi(Q)\phi(K)^\top 1, c)} "
     r"= \frac{\phi(Q) (\phi(K)^\top V)}{\max(\phi(Q) (\phi(K)^\top 1), c)}",
     gap="Operations, not seconds. Under ReLU a pair whose positive channels do not meet has weight exactly 0.",
@@ -104,7 +104,8 @@ def test_twice_the_tokens_cost_twice_the_operations(evidence, *, output=linear_o
 def test_both_orders_agree_and_every_pair_with_common_features_interacts(
     evidence, entries, floor, *, output=linear_output, mask=None
 ):
-    """Rational queries, keys and values, four tokens of width 3: exact equality, and A_ij > 0 where ReLU features meet."""
+    """Rational queries, keys and values, four tokens of width 3: exact equality, and A_ij > 0 where ReLU features
+    meet."""
     q = np.array([Fraction(x) for x in entries], dtype=object).reshape(4, 3)
     k, v = np.roll(q, 1, axis=0) + Fraction(1, 2), np.roll(q, 2, axis=1)
     given_floor = {"feature_map": relu_map, "floor": floor}
@@ -120,8 +121,9 @@ concentrates = Claim(
     paper=PAPER,
     slug="linear-attention-cannot-concentrate",
     where="Abstract (there empirical; the theorem is ours)",
-    says="For any non-negative feature map of width d, the weights that n tokens give to n different tokens add up to at "
-    "most d, whatever the assignment, so that on average a token gives its own target at most d / n; softmax reaches n.",
+    says="For any non-negative feature map of width d, the weights that n tokens give to n different tokens add up to "
+    "at most d, whatever the assignment, so that on average a token gives its own target at most d / n; softmax "
+    "reaches n.",
     formula=r"\sum_{i=1}^{n} A_{i \pi(i)} \le d",
     gap="Different targets: all rows may still put mass 1 on one and the same token. Signed features are not covered.",
 )
@@ -166,7 +168,8 @@ def test_integer_features_reach_the_bound(evidence, *, width=lambda d: d):
     for n in (16, 49):
         for d in (2, 4, 8):
             q, k = (
-                np.array([[Fraction(x) for x in row] for row in one], object) for one in concentrating_features(n, width(d))
+                np.array([[Fraction(x) for x in row] for row in one], object)
+                for one in concentrating_features(n, width(d))
             )
             A = linear(q, k, feature_map=relu_map)
             evidence.expect("assignment mass minus d", A[np.arange(n), np.arange(n)].sum() - d, equals=0, error=0)
@@ -196,7 +199,8 @@ def test_no_assignment_has_more_mass_than_the_width(evidence, n, d, seed, power,
 
 @concentrates.check("exact", scope="softmax reaches n", controls={"ReLU linear attention": {"operator": kernels}})
 def test_softmax_assigns_every_token_its_own_target_in_width_two(evidence, *, operator=lambda q, k: [softmax(q, k)]):
-    """Keys on a circle, queries on the same one and longer: mass 16 - 1e-9 for 16 tokens at d = 2. The figure shows how."""
+    """Keys on a circle, queries on the same one and longer: mass 16 - 1e-9 for 16 tokens at d = 2. The figure shows
+    how."""
     n = 16
     mass = max(float(assignment_mass(A)) for A in operator(*on_a_circle(n, 500.0)))
     # The nearest other key is 1 - cos(2 pi / n) below in score, and there are n - 1 of them.
@@ -232,8 +236,8 @@ alternates = Claim(
     paper=PAPER,
     slug="alternation-is-local-and-global",
     where="Abstract, architecture",
-    says="Alternating window attention and linear global attention lets every token reach every other, at a cost linear "
-    "in the number of tokens; window attention without shift alone never leaves its windows.",
+    says="Alternating window attention and linear global attention lets every token reach every other, at a cost "
+    "linear in the number of tokens; window attention without shift alone never leaves its windows.",
     formula=r"\mathrm{reach}(\mathrm{LWA}, \mathrm{LGA}) = \{1, \dots, N\}^2",
     gap="Reach by attention alone: the depthwise convolutions of the model cross windows too, three pixels at a time.",
 )
@@ -254,11 +258,12 @@ clamp = Claim(
     paper=PAPER,
     slug="clamped-rows-are-bounded",
     where="Released code ('makes training stable')",
-    says="With ReLU features and a denominator of at least 100 the weights are non-negative, finite also for a dead query, "
-    "and each row sums to tau min(1, s / 100), where s is the row sum of the kernel.",
+    says="With ReLU features and a denominator of at least 100 the weights are non-negative, finite also for a dead "
+    "query, and each row sums to tau min(1, s / 100), where s is the row sum of the kernel.",
     formula=r"\sum_j A_{ij} = \tau \min\left(1, \frac{s_i}{100}\right), \quad A_{ij} \ge 0",
-    gap="That the clamp improves ImageNet accuracy is not checked. It ties the weights to N: below s = 100, as on our 16 "
-    "tokens, rows are not normalised at all; at N = 196, d = 32 Gaussian rows have s = 350 to 1800 and it is inactive.",
+    gap="That the clamp improves ImageNet accuracy is not checked. It ties the weights to N: below s = 100, as on our "
+    "16 tokens, rows are not normalised at all; at N = 196, d = 32 Gaussian rows have s = 350 to 1800 and it is "
+    "inactive.",
 )
 
 

@@ -1,8 +1,8 @@
 """L2ViT: the local concentration module, trained networks, and the paper's tables (Zheng, 2025).
 
 What the paper says. Trained linear attention is less concentrated than softmax; a local concentration module (LCM, two
-depthwise convolutions) enhances it. L2ViT-T, S and B have 29, 50 and 89 M parameters, 4.7, 9.0 and 15.9 GFLOPs and reach
-83.1, 84.1 and 84.4 % on ImageNet-1K, 87.0 % with more data; they serve detection and segmentation.
+depthwise convolutions) enhances it. L2ViT-T, S and B have 29, 50 and 89 M parameters, 4.7, 9.0 and 15.9 GFLOPs and
+reach 83.1, 84.1 and 84.4 % on ImageNet-1K, 87.0 % with more data; they serve detection and segmentation.
 
 Notation. The *gain* of the LCM is the difference of test accuracy with and without it, paired by seed.
 
@@ -21,7 +21,7 @@ from reports.randomness import seed_for
 from theory.operators.l2vit import BACKBONES, assignment_mass, normalised_entropy
 
 PAPER = "zheng2025l2vit"
-GAP = "Digits of 8 x 8 pixels, 3 x 3 kernels on 4 x 4 tokens, two layers, 1600 images seen (full: three, 64 000)."
+GAP = "Digits of 8 x 8 pixels, 3 x 3 kernels on 4 x 4 tokens, two layers, 2400 images seen (full: three, 64 000)."
 WITH, WITHOUT = "linear + LCM", "linear"
 
 
@@ -90,8 +90,8 @@ specific = Claim(
     paper=PAPER,
     slug="lcm-repairs-a-deficit-of-linear-attention",
     where="Abstract (our reading of 'to enhance linear attention')",
-    says="The module makes up for what linear attention lacks: softmax attention, which concentrates by itself, gains at "
-    "most half as much from it.",
+    says="The module makes up for what linear attention lacks: softmax attention, which concentrates by itself, gains "
+    "at most half as much from it.",
     formula=r"\Delta_{\mathrm{softmax}} \le \tfrac{1}{2} \Delta_{\mathrm{linear}}",
     gap=GAP + " On ImageNet the balance may differ; the paper compares with linear attention only.",
 )
@@ -99,7 +99,8 @@ specific = Claim(
 
 @specific.refutation("experiment", controls={"a module that softmax does not get": {"rival": ("softmax", "softmax")}})
 def test_softmax_gains_more_than_half_as_much(evidence, seed, scale, *, rival=("softmax + LCM", "softmax")):
-    """Gain of softmax minus half the gain of linear attention, one-sided interval; the LCM without attention is noted."""
+    """Gain of softmax minus half the gain of linear attention, one-sided interval; the LCM without attention is
+    noted."""
     better, worse = accuracies(evidence, (WITH, WITHOUT), seed, scale)
     theirs, without = accuracies(evidence, rival, seed, scale)
     accuracies(evidence, ("LCM alone", "neither"), seed, scale)
@@ -145,8 +146,8 @@ sharper = Claim(
     paper=PAPER,
     slug="trained-softmax-is-more-concentrated",
     where="Abstract ('empirically')",
-    says="In trained networks the weights of softmax attention are more concentrated than those of linear attention: the "
-    "sharpest layer has the lower entropy.",
+    says="In trained networks the weights of softmax attention are more concentrated than those of linear attention: "
+    "the sharpest layer has the lower entropy.",
     formula=r"\min_l H_l^{\mathrm{softmax}} < \min_l H_l^{\mathrm{linear}}",
     gap=GAP + " What no training can change is the claim linear-attention-cannot-concentrate.",
 )
@@ -178,8 +179,8 @@ sizes = Claim(
     paper=PAPER,
     slug="sizes-and-linear-cost",
     where="README, table of backbones",
-    says="L2ViT-T, S and B have 29, 50 and 89 M parameters and 4.7, 9.0 and 15.9 GFLOPs at 224 x 224 pixels, and their cost "
-    "is linear in the number of tokens.",
+    says="L2ViT-T, S and B have 29, 50 and 89 M parameters and 4.7, 9.0 and 15.9 GFLOPs at 224 x 224 pixels, and "
+    "their cost is linear in the number of tokens.",
     formula=r"C(N) = c_1 N + c_0",
     gap="Counted from the released configuration by our formula. A multiply-add is one operation, as in the paper.",
 )
@@ -193,7 +194,9 @@ def test_counts_meet_the_table_and_grow_linearly(evidence, *, build=lambda model
     for name, (millions, giga) in TABLE.items():
         model = build(BACKBONES[name])
         counts = [model.multiplications(224 * times) for times in (1, 2, 4)]  # 1, 4 and 16 times the tokens
-        evidence.expect("parameters", Fraction(model.parameters(), 10**6), equals=millions, error=Fraction(1, 2), unit="M")
+        evidence.expect(
+            "parameters", Fraction(model.parameters(), 10**6), equals=millions, error=Fraction(1, 2), unit="M"
+        )
         evidence.note(f"{name}: {model.parameters() / 1e6:.2f} M parameters, {counts[0] / 1e9:.2f} G multiply-adds.")
         evidence.expect("multiply-adds", counts[0] / 1e9, equals=giga, error=0.1, unit="G")
         growth = Fraction(counts[2] - counts[1], 12) - Fraction(counts[1] - counts[0], 3)
@@ -204,11 +207,11 @@ imagenet = Claim(
     paper=PAPER,
     slug="imagenet-accuracy",
     where="Abstract, README",
-    says="L2ViT-T, S and B reach 83.1, 84.1 and 84.4 % top-1 on ImageNet-1K; with ImageNet-22k, B reaches 86.0 % and at "
-    "384 x 384 pixels 87.0 %.",
+    says="L2ViT-T, S and B reach 83.1, 84.1 and 84.4 % top-1 on ImageNet-1K; with ImageNet-22k, B reaches 86.0 % and "
+    "at 384 x 384 pixels 87.0 %.",
     formula=r"83.1 < 84.1 < 84.4 < 86.0 < 87.0",
-    gap="Only the order of the printed numbers is checked. The README's links lead to ConvNeXt's checkpoints: loading them "
-    "would test another model.",
+    gap="Only the order of the printed numbers is checked. The README's links lead to ConvNeXt's checkpoints: loading "
+    "them would test another model.",
 )
 
 

@@ -264,7 +264,9 @@ grows = Claim(
 def test_tripling_the_features_turns_a_ratio_of_five_into_minus_seven(evidence, *, row=SMALLEST):
     """S = (2/3, 1/3), two keys, one feature: A = (5/6, 1/6) at a = 1, (1, 0) at a = 2, (7/6, -1/6) at a = 3."""
     before, after = ratio(row, 0, 1, Fraction(1)), ratio(row, 0, 1, Fraction(3))
-    evidence.counterexample("two keys, one feature", S=row, at_1=[*row_scores(row)], at_3=[*row_scores(row, Fraction(3))])
+    evidence.counterexample(
+        "two keys, one feature", S=row, at_1=[*row_scores(row)], at_3=[*row_scores(row, Fraction(3))]
+    )
     evidence.expect("ratio at a = 3", after, less_than=("at a = 1", before))
 
 
@@ -288,8 +290,8 @@ milder = Claim(
     paper=PAPER,
     slug="ratio-grows-more-gently-than-softmax",
     where="Section 4",
-    says="Scaling phi(q) by a > 1 raises MALA's ratio p of a larger to a smaller score by less than softmax, which makes "
-    "it p^a.",
+    says="Scaling phi(q) by a > 1 raises MALA's ratio p of a larger to a smaller score by less than softmax, which "
+    "makes it p^a.",
     formula=r"p < p_m < p^a",
     gap="How many rows of a trained network meet the repair's condition.",
     repair="So it does whenever the smaller kernel value is at least the row's mean; p_m then also stays below "

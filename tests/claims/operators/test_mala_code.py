@@ -168,8 +168,9 @@ sizes = Claim(
     where="Table of backbones",
     says="MAViT-S, B and L have 27, 50 and 98 million parameters.",
     formula=r"P_S = 27\,\mathrm{M}, \quad P_B = 50\,\mathrm{M}, \quad P_L = 98\,\mathrm{M}",
-    gap="Counted from the released configuration by our formula, not from its module. Our count of multiply-adds, which "
-    "includes the products inside attention, exceeds the table's GFLOPs by 7 % each; without them it is within 2 %.",
+    gap="Counted from the released configuration by our formula, not from its module. Our count of multiply-adds, "
+    "which includes the products inside attention, exceeds the table's GFLOPs by 7 % each; without them it is "
+    "within 2 %.",
 )
 
 
@@ -183,7 +184,9 @@ def test_parameters_of_the_released_configurations_round_to_the_table(evidence, 
     """Sums of integers; the table is printed to a million, so that the count may differ by half of one."""
     for name, (millions, giga) in TABLE.items():
         model = build(BACKBONES[name])
-        evidence.expect("parameters", Fraction(model.parameters(), 10**6), equals=millions, error=Fraction(1, 2), unit="M")
+        evidence.expect(
+            "parameters", Fraction(model.parameters(), 10**6), equals=millions, error=Fraction(1, 2), unit="M"
+        )
         parts = model.multiplications(224)
         evidence.note(
             f"{name}: {model.parameters() / 1e6:.2f} M parameters; {sum(parts.values()) / 1e9:.2f} G multiply-adds, "
@@ -197,8 +200,8 @@ imagenet = Claim(
     paper=PAPER,
     slug="imagenet-accuracy",
     where="Tables: drop-in comparison, backbones",
-    says="On ImageNet-1K MALA in DeiT-T, Swin-T and Swin-S reaches 75.1, 83.7 and 85.3 % top-1, more than InLine, the best "
-    "other linear attention; MAViT-S, B and L reach 84.7, 85.7 and 86.0 %.",
+    says="On ImageNet-1K MALA in DeiT-T, Swin-T and Swin-S reaches 75.1, 83.7 and 85.3 % top-1, more than InLine, the "
+    "best other linear attention; MAViT-S, B and L reach 84.7, 85.7 and 86.0 %.",
     formula=r"75.1 > 74.5, \quad 83.7 > 82.4, \quad 85.3 > 83.6",
     gap="We only check that the printed gains exceed what 50 000 validation images leave to chance; one run each, and "
     "the spread between seeds is unknown.",
@@ -218,8 +221,8 @@ elsewhere = Claim(
     paper=PAPER,
     slug="gains-on-other-tasks",
     where="Abstract, tables on COCO, speech, image generation, language",
-    says="MALA lowers the word error rate of speech recognition from 2.7 to 2.4 and from 6.3 to 5.3, the FID of a diffusion "
-    "transformer from 68.40 to 49.62, and reaches 55.5 box AP on COCO.",
+    says="MALA lowers the word error rate of speech recognition from 2.7 to 2.4 and from 6.3 to 5.3, the FID of a "
+    "diffusion transformer from 68.40 to 49.62, and reaches 55.5 box AP on COCO.",
     formula=r"2.7 \to 2.4, \quad 6.3 \to 5.3, \quad 68.40 \to 49.62",
     gap="Nothing at our scale speaks to these tasks.",
 )

@@ -35,8 +35,8 @@ condition = Claim(
     paper=PAPER,
     slug="when-scores-are-negative",
     where="Section 4 ('possible in theory'; the condition is ours)",
-    says="A score is negative exactly when its kernel value lies below the row's mean and the query's magnitude exceeds "
-    "a threshold; so every row that is not constant has negative scores from some magnitude on.",
+    says="A score is negative exactly when its kernel value lies below the row's mean and the query's magnitude "
+    "exceeds a threshold; so every row that is not constant has negative scores from some magnitude on.",
     formula=r"A_j(a) < 0 \iff S_j < \frac{z}{N} \text{ and } a > \frac{S_j / z}{z/N - S_j}",
     gap="Which magnitudes training reaches is another claim.",
 )
@@ -63,7 +63,8 @@ def test_the_score_changes_sign_at_the_threshold_and_nowhere_else(evidence, *, s
 @condition.check("property", controls={"linear attention": {"operator": linear}})
 @given(row=st.lists(st.integers(0, 20), min_size=2, max_size=8).map(lambda row: tuple(Fraction(s, 7) for s in row)))
 def test_the_operator_turns_negative_at_the_pole_of_its_smallest_score(evidence, row, *, operator=mala):
-    """Rational rows: the smallest score is 0 at its threshold and falls with the magnitude; the others follow theirs."""
+    """Rational rows: the smallest score is 0 at its threshold and falls with the magnitude; the others follow
+    theirs."""
     assume(min(row) < sum(row) / len(row))
     j = row.index(min(row))
     a = pole(row, j)
@@ -77,8 +78,9 @@ observed = Claim(
     where="Section 4, supplement",
     says="Negative scores, though possible in theory, do not occur in practice.",
     formula=r"A_{ij} \ge 0",
-    gap="Our networks are small and read digits; the authors' trained MAViT was not measured. Their code rotates queries "
-    "and keys after z is computed, which makes more scores negative, not fewer (see normalised-in-the-released-code).",
+    gap="Our networks are small and read digits; the authors' trained MAViT was not measured. Their code rotates "
+    "queries and keys after z is computed, which makes more scores negative, not fewer (see "
+    "normalised-in-the-released-code).",
 )
 
 
@@ -99,14 +101,16 @@ def test_on_gaussian_inputs_at_the_released_scale_scores_are_negative(evidence, 
     for a in (0.25, 1, 4, 64):
         A = operator(a * q, k)
         evidence.note(
-            f"Queries times {a:g}: {(A < 0).mean():.1%} of the scores are negative, L1 norm {abs(A).sum(-1).mean():.2f}."
+            f"Queries times {a:g}: {(A < 0).mean():.1%} of the scores are negative, L1 norm "
+            f"{abs(A).sum(-1).mean():.2f}."
         )
         evidence.expect("least score", A.min(), less_than=0)
 
 
 @observed.refutation("experiment", scope="trained on digits", controls={"linear attention": {"variant": "linear"}})
 def test_trained_networks_have_negative_scores_in_every_run(evidence, seed, scale, *, variant="mala"):
-    """Vision transformers trained on digits with MALA at the released scale: share of negative scores on test images."""
+    """Vision transformers trained on digits with MALA at the released scale: share of negative scores on test
+    images."""
     from empirical.operators.mala import trained_scores
 
     shares = np.array(trained_scores(variant, seed, scale))  # (seeds, layers)

@@ -1,11 +1,11 @@
 """Magnitude-aware linear attention, what training shows (Fan, Huang, Ai, He, ICCV 2025).
 
 What the paper says. Softmax attention loses accuracy when it is given q / |q| (DeiT-T: 72.2 to 70.0 %, near linear
-attention's 69.8); MALA gains over linear attention; without beta MAViT-T falls to 52.3 %, without gamma training ends in
-NaN; ELU + 1, ReLU and exp as feature maps are alike (82.9, 82.8, 82.9 %).
+attention's 69.8); MALA gains over linear attention; without beta MAViT-T falls to 52.3 %, without gamma training ends
+in NaN; ELU + 1, ReLU and exp as feature maps are alike (82.9, 82.8, 82.9 %).
 
-Notation. As in test_mala.py. *Without gamma*: A = beta S. *Without beta*: A = S - z / N. A *half-way* bound is the mean of
-the two accuracies that a run is compared with.
+Notation. As in test_mala.py. *Without gamma*: A = beta S. *Without beta*: A = S - z / N. A *half-way* bound is the
+mean of the two accuracies that a run is compared with.
 
 Scope. Small vision transformers on scikit-learn's digits, trained for a fixed, short budget (--scale full: until they
 fit); MALA at the released scale without rotary positions. Paired by seed: same initial weights, same batches. Accuracy
@@ -145,7 +145,8 @@ maps = Claim(
     slug="feature-maps-are-alike",
     where="Ablation",
     says="MALA is as accurate with ReLU or exp as with ELU + 1: the choice of phi does not matter.",
-    formula=r"\operatorname{acc}(\exp) \approx \operatorname{acc}(\mathrm{ReLU}) \approx \operatorname{acc}(\mathrm{ELU} + 1)",
+    formula=r"\operatorname{acc}(\exp) \approx \operatorname{acc}(\mathrm{ReLU}) \approx "
+    r"\operatorname{acc}(\mathrm{ELU} + 1)",
     gap=GAP + " Differences of speed, not of what a converged network reaches.",
 )
 

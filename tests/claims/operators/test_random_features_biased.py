@@ -97,8 +97,10 @@ def test_the_moment_of_rectified_gaussians_solves_prices_equation(evidence, *, c
 
 
 @cache
-def gauss_legendre():
-    return np.polynomial.legendre.leggauss(400)
+def gauss_legendre(panels=16):
+    """Nodes and weights on [0, 1]: 40 nodes in each of equal panels (numpy vouches for rules of up to 100 nodes)."""
+    nodes, mass = np.polynomial.legendre.leggauss(40)
+    return ((nodes + 1) / 2 + np.arange(panels)[:, None]).ravel() / panels, np.tile(mass / 2, panels) / panels
 
 
 def by_quadrature(a, b, rho):
@@ -107,10 +109,10 @@ def by_quadrature(a, b, rho):
 
     nodes, mass = gauss_legendre()
     low, high = max(-a, -9.0), 9.0
-    z = low + (high - low) * (nodes + 1) / 2
+    z = low + (high - low) * nodes
     q, centre = np.sqrt(1 - rho**2), b + rho * z
     inner = centre * ndtr(centre / q) + q * normal_density(centre / q)
-    return (high - low) / 2 * mass @ ((a + z) * inner * normal_density(z))
+    return (high - low) * mass @ ((a + z) * inner * normal_density(z))
 
 
 @biased.check(
@@ -123,7 +125,7 @@ def by_quadrature(a, b, rho):
 )
 @given(a=hundredths(300), b=hundredths(300), rho=hundredths(99))
 def test_the_closed_moment_is_the_integral(evidence, a, b, rho, *, moment=bivariate_relu):
-    """Gauss-Legendre with 400 nodes; what lies beyond nine standard deviations is below 1e-16."""
+    """Gauss-Legendre, 16 panels of 40 nodes; what lies beyond nine standard deviations is below 1e-16."""
     # The integrand is at most 12 * 12; scipy's Owen T and normal distribution are good to about 1e-15 relative to 1.
     value = moment(np.float64(a), np.float64(b), np.float64(rho))
     evidence.expect("closed form minus integral", value - by_quadrature(a, b, rho), equals=0, error=1e3 * EPS)

@@ -129,7 +129,11 @@ def ids_of_all(sets, bins, gain, mix):
 @mapping.check(
     "exact",
     scope="exhaustive for (n, bins) = (2, 16), (3, 12), (4, 10), (5, 9)",
-    controls={"gain 1": {"gain": lambda bins: 1}, "no sum of all tokens": {"mix": False}},
+    controls={
+        "gain 1": {"gain": lambda bins: 1},
+        "gain of one less than the bins": {"gain": lambda bins: bins - 1},
+        "no sum of all tokens": {"mix": False},
+    },
 )
 def test_all_ids_differ(evidence, *, gain=lambda bins: bins, mix=True):
     """Every set of distinct tokens, in exact integers: all ids differ, the recursion holds, and sets decode."""
@@ -148,7 +152,7 @@ def test_all_ids_differ(evidence, *, gain=lambda bins: bins, mix=True):
 @mapping.check(
     "property",
     scope="up to 12 of 40 bins",
-    controls={"gain of one less than the bins": {"gain": 39}, "20": {"gain": 20}},
+    controls={"half the gain": {"gain": 20}, "gain 1": {"gain": 1}},
 )
 @given(tokens=st.sets(st.integers(0, 39), min_size=1, max_size=12))
 def test_long_sequences_decode(evidence, tokens, *, gain=40):
