@@ -192,7 +192,7 @@ OPERATORS = (
     ),
     Operator(
         "re-weighted softmax", ("reweight", "reweight_printed"),
-        r"[m w_{ij} - 1]_+^p / \sum_j [m w_{ij} - 1]_+^p\ \text{of softmax } w", "n m",
+        r"[m w_{ij} - o]_+^p / \sum_j [m w_{ij} - o]_+^p\ \text{of softmax } w,\ o = 1\ (0\ \text{for}\ m \le 3)", "n m",
         False, True, True, False, True, "arXiv:2501.13428", ("gao2025softplus",),
         lambda q, k, added: attention.reweight(attention.softmax(q, k, bias=added), 3),
     ),
