@@ -31,7 +31,7 @@ class Operator:
     functions   of `theory.operators.attention`
     formula     LaTeX of the weights w_ij before any mask, s_ij the scores
     cost        of the output by the best of the functions, in queries n and keys m, width fixed
-    normalised  rows sum to 1
+    normalised  rows sum to 1, always: not where a row can be all zeros
     equivariant permuting the keys permutes the weights, no mask
     shift       adding one number to all scores of a row changes nothing; None: nothing can be added
     scale       multiplying a query by a positive number changes nothing
@@ -87,10 +87,9 @@ def per_key_output(q: Array, k: Array, v: Array) -> Array:
 
 
 def positional_example(q: Array, k: Array, added: float) -> Array:
-    """Positions of queries and keys; the data are not looked at."""
-    d = q.shape[-1]
-    P = fixed(q, max(q.shape[-2], k.shape[-2]), d)
-    return attention.positional(P, fixed(q, d, d), fixed(q, d, d, 1)[..., 0])[: q.shape[-2], : k.shape[-2]]
+    """Positions of as many queries as keys; the data are not looked at."""
+    m, d = k.shape[-2:]
+    return attention.positional(fixed(q, m, d), fixed(q, d, d), fixed(q, d, d, 1)[..., 0])
 
 
 def karat_example(q: Array, k: Array, added: float) -> Array:
@@ -192,7 +191,8 @@ OPERATORS = (
     ),
     Operator(
         "re-weighted softmax", ("reweight", "reweight_printed"),
-        r"[m w_{ij} - o]_+^p / \sum_j [m w_{ij} - o]_+^p\ \text{of softmax } w,\ o = 1\ (0\ \text{for}\ m \le 3)", "n m",
+        r"[m w_{ij} - o]_+^p / \sum_j [m w_{ij} - o]_+^p\ \text{of softmax } w,\ o = 1\ (0\ \text{for}\ m \le 3)",
+        "n m",
         False, True, True, False, True, "arXiv:2501.13428", ("gao2025softplus",),
         lambda q, k, added: attention.reweight(attention.softmax(q, k, bias=added), 3),
     ),
@@ -204,7 +204,7 @@ OPERATORS = (
     Operator(
         "Gaussian adaptive, code", ("gaussian_adaptive",),
         r"\prod_k g_k(x_{ij}) / \sum_j \prod_k g_k(x_{ij}),\ g_k = \mathcal{N}(\mu + \delta_k, c_k^2 \sigma^2)",
-        "entries of x", True, True, True, False, True, "arXiv:2401.11143", ("ioannides2024gaam",),
+        "entries of x", False, True, True, False, True, "arXiv:2401.11143", ("ioannides2024gaam",),
         gaussian_example(attention.gaussian_adaptive, [0.3, -0.5], [1.0, 2.0]),
     ),
     Operator(
@@ -253,23 +253,23 @@ def _value(node: ast.expr, names: dict[str, str]) -> str:
     return str(node.value) if isinstance(node, ast.Constant) else ""
 
 
+INTRODUCTION = r"""# Attention operators
+
+Written by `python -m theory.operators.table`; edit `theory/operators/table.py`, not this file. Every entry is checked in
+`tests/theory/operators/test_table.py`: `yes` on random inputs, `no` by a counterexample, the cost by counting.
+
+Scores are $s_{ij} = q_i \cdot k_j / \sqrt{d}$, $n$ queries, $m$ keys, $w_{ij}$ the weights without a mask. *Sum 1*: every
+row sums to 1 (`no` where a row can vanish). *Keys*: permuting keys permutes weights. *Shift*: adding a number to all
+scores changes nothing. *Scale*: nor does multiplying a query by a positive number. *Signs*: no weight is negative.
+
+| operator | weights | cost | sum 1 | keys | shift | scale | signs | source |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
+
+
 def page(root: Path = ROOT) -> str:
     """The text of docs/operators.md."""
     said = claims(root)
-    lines = [
-        "# Attention operators", "",
-        "Written by `python -m theory.operators.table`; edit `theory/operators/table.py`, not this file. Every "
-        "entry is",
-        "checked in `tests/theory/operators/test_table.py`: what is marked `yes` on random inputs, what is marked "
-        "`no` by",
-        "a counterexample, the cost by counting multiplications.", "",
-        "Scores are $s_{ij} = q_i \\cdot k_j / \\sqrt{d}$, $n$ queries, $m$ keys, $w_{ij}$ the weights without a mask.",
-        "*Sum 1*: rows sum to 1. *Keys*: permuting keys permutes weights. *Shift*: adding a number to all scores "
-        "changes",
-        "nothing. *Scale*: nor does multiplying a query by a positive number. *Signs*: no weight is negative.", "",
-        "| operator | weights | cost | sum 1 | keys | shift | scale | signs | source |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]  # fmt: skip
+    lines = [INTRODUCTION]
     words = {True: "yes", False: "no", None: "–"}
     for one in OPERATORS:
         kept = [words[x] for x in (one.normalised, one.equivariant, one.shift, one.scale, one.positive)]
