@@ -170,7 +170,7 @@ def attention_weights(models: Models, images: int = 100) -> np.ndarray:
             for block in model.blocks:
                 assert isinstance(block, Block)
                 assert block.attention is not None
-                weights.append(block.attention.layer.weights(block.attention.norm(x)))  # type: ignore[operator, union-attr]
+                weights.append(block.attention.layer.weights(block.attention.norm(x)))  # type: ignore[operator]
                 x = block(x)
             found.append(torch.stack(weights))
     return torch.stack(found).double().cpu().numpy()

@@ -126,7 +126,7 @@ def attention_weights(models: Models) -> list[Tensor]:
             assert isinstance(model, Classifier)
             x = model.places(model.patch(tokens))
             for block in model.blocks:
-                weights.append(block.attention.layer.weights(block.attention.norm(x)))  # type: ignore[union-attr]
+                weights.append(block.attention.layer.weights(block.attention.norm(x)))  # type: ignore[operator, union-attr]
                 x = block(x)
             found.append(torch.stack(weights))
     return list(torch.stack(found, 1).cpu())

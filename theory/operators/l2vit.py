@@ -76,11 +76,13 @@ def windows(side: int, width: int) -> np.ndarray:
     """(side^2, side^2) bool: tokens of a side x side grid in the same width x width window."""
     place = np.arange(side) // width
     block = (place[:, None] * side + place).ravel()
-    return block[:, None] == block
+    same: np.ndarray = block[:, None] == block
+    return same
 
 
 def reachable(*layers: np.ndarray) -> np.ndarray:
-    """(n, n) bool: whether token j can influence token i through the layers, each (n, n) bool, with skip connections."""
+    """(n, n) bool: whether token j can influence token i through the layers, each (n, n) bool, with skip
+    connections."""
     reached = np.eye(len(layers[0]), dtype=bool)
     for layer in layers:
         reached = ((layer | np.eye(len(layer), dtype=bool)).astype(float) @ reached) > 0
@@ -112,7 +114,8 @@ class Backbone:
         return count + 2 * last + last * 1000 + 1000
 
     def multiplications(self, side: int) -> int:
-        """Multiply-adds for an image of side x side pixels, side a multiple of 32; windows are padded as in the code."""
+        """Multiply-adds for an image of side x side pixels, side a multiple of 32; windows are padded as in the
+        code."""
         first, grid = self.dims[0], side // 4
         count = (side // 2) ** 2 * 27 * first // 2 + grid**2 * 9 * first // 2 * first
         for stage, (C, depth) in enumerate(zip(self.dims, self.depths, strict=True)):

@@ -19,7 +19,8 @@ def causal(n: int) -> np.ndarray:
 def window(n: int, width: int) -> np.ndarray:
     """(n, n) bool: consecutive blocks of `width` tokens attend to themselves only."""
     block = np.arange(n) // width
-    return np.equal(block[:, None], block)
+    same: np.ndarray = block[:, None] == block
+    return same
 
 
 def alibi_slopes(heads: int) -> np.ndarray:
@@ -30,7 +31,8 @@ def alibi_slopes(heads: int) -> np.ndarray:
 def alibi(n: int, heads: int) -> np.ndarray:
     """(heads, n, n): -slope |i - j|, the bias of a score. Source: Press et al., arXiv:2108.12409."""
     place = np.arange(n)
-    return np.multiply(-alibi_slopes(heads)[:, None, None], abs(place[:, None] - place))
+    bias: np.ndarray = -alibi_slopes(heads)[:, None, None] * abs(place[:, None] - place)
+    return bias
 
 
 def rotary(x: Any, base: float = 10_000.0, positions: Any = None) -> Any:
