@@ -255,10 +255,11 @@ def _value(node: ast.expr, names: dict[str, str]) -> str:
 
 INTRODUCTION = r"""# Attention operators
 
-Written by `python -m theory.operators.table`; edit `theory/operators/table.py`, not this file. Every entry is checked in
-`tests/theory/operators/test_table.py`: `yes` on random inputs, `no` by a counterexample, the cost by counting.
+Written by `python -m theory.operators.table`; edit `theory/operators/table.py`, not this file. Every entry is checked
+in `tests/theory/operators/test_table.py`: `yes` on random inputs, `no` by a counterexample, the cost by counting.
 
-Scores are $s_{ij} = q_i \cdot k_j / \sqrt{d}$, $n$ queries, $m$ keys, $w_{ij}$ the weights without a mask. *Sum 1*: every
+Scores are $s_{ij} = q_i \cdot k_j / \sqrt{d}$, $n$ queries, $m$ keys, $w_{ij}$ the weights without a mask. *Sum 1*:
+every
 row sums to 1 (`no` where a row can vanish). *Keys*: permuting keys permutes weights. *Shift*: adding a number to all
 scores changes nothing. *Scale*: nor does multiplying a query by a positive number. *Signs*: no weight is negative.
 
