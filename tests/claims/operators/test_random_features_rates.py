@@ -59,14 +59,14 @@ def construction(draw, d, keys, spread):
 def test_the_construction_errs_by_one_over_heads(evidence, rng, *, spread=SPREAD):
     """Slopes of log error against log M = 32 to 2048 in d = 3, 6, 12, between -5/4 and -3/4: half-way to -1 +- 1/2.
 
-    24 draws of inputs, direction and heads each. The mean of M sum |v_m|^2 / |f|^2 is 1 (t test), that of
+    48 draws of inputs, direction and heads each. The mean of M sum |v_m|^2 / |f|^2 is 1 (t test), that of
     sum |v_m| / |f| at most 1 (Jensen).
     """
     from empirical.operators.random_features import slopes
 
     curves = {}
     for d in (3, 6, 12):
-        draws = [construction(rng("heads", d, i), d, 4, spread) for i in range(24)]
+        draws = [construction(rng("heads", d, i), d, 4, spread) for i in range(48)]
         errors, square, length = (np.array(one) for one in zip(*draws, strict=True))
         curves[d] = errors
         evidence.note(f"d = {d}: M times the error over |f|^2 is {(errors * HEADS).mean():.3f} on average.")
@@ -74,7 +74,7 @@ def test_the_construction_errs_by_one_over_heads(evidence, rng, *, spread=SPREAD
         evidence.mean_equals(f"M sum of |v|² over |f|², d = {d}", square, 1, alpha=ALPHA)
         evidence.mean_at_most(f"sum of |v| over |f|, d = {d}", length, 1, alpha=ALPHA)
     figure = rate_figure("heads M", "error over |f|²", HEADS, {f"d = {d}": c for d, c in curves.items()}, -1)
-    evidence.figure("Error of Theorem 1's construction", figure, "Mean and quartiles of 24 draws; dashed: slope -1.")
+    evidence.figure("Error of Theorem 1's construction", figure, "Mean and quartiles of 48 draws; dashed: slope -1.")
 
 
 def rate_figure(x_label, y_label, sizes, curves, slope):
@@ -109,11 +109,11 @@ SIZES = (64, 128, 256, 512, 1024)
 
 
 def sample_curves(rng):
-    """Learning curves of 1000 heads on invariant and unlearnable targets, 24 repetitions."""
+    """Learning curves of 1000 heads on invariant and unlearnable targets, 36 repetitions."""
     from empirical.operators.random_features import Experiment
 
     names, noise = (*INVARIANT, *UNLEARNABLE), 0.5
-    return Experiment(rng.seed("samples"), 24, 6, 4, SIZES, ("RFA, M heads",), names, noise=noise)
+    return Experiment(rng.seed("samples"), 36, 6, 4, SIZES, ("RFA, M heads",), names, noise=noise)
 
 
 @samples.check(
@@ -124,13 +124,13 @@ def sample_curves(rng):
     },
 )
 def test_the_excess_risk_falls_at_least_like_the_root_of_samples(evidence, rng, *, targets=INVARIANT):
-    """Slope of log excess risk against log n >= 128, one-sided t interval over 24 repetitions for each target."""
+    """Slope of log excess risk against log n >= 128, one-sided t interval over 36 repetitions for each target."""
     from empirical.operators.random_features import slopes
 
     experiment = sample_curves(rng)
     curves = {name: experiment.of(experiment.curves(), "RFA, M heads", name) for name in targets}
     figure = rate_figure("samples n", "excess risk", SIZES, curves, -0.5)
-    evidence.figure("Excess risk against samples", figure, "Mean and quartiles of 24 repetitions; dashed: slope -1/2.")
+    evidence.figure("Excess risk against samples", figure, "Mean and quartiles of 36 repetitions; dashed: slope -1/2.")
     for name, curve in curves.items():
         evidence.mean_at_most(f"slope in samples, {name}", slopes(SIZES[1:], curve[:, 1:]), -0.5, alpha=ALPHA)
 
