@@ -156,6 +156,13 @@ def rng(request: pytest.FixtureRequest) -> Randomness:
     return Randomness(request.config.getoption("--suite-seed"), check.claim.key if check else request.node.nodeid)
 
 
+@pytest.fixture
+def paper_rng(request: pytest.FixtureRequest) -> Randomness:
+    """As `rng`, but the same in all claims of a paper: for experiments whose results several of them judge."""
+    check = _check(request.node)
+    return Randomness(request.config.getoption("--suite-seed"), check.claim.paper if check else request.node.nodeid)
+
+
 @pytest.fixture(scope="session")
 def scale(request: pytest.FixtureRequest) -> str:
     """`small`, or `full`: the paper's own sizes."""

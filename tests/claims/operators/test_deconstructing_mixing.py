@@ -13,21 +13,13 @@ three keys given before; sizes as in test_deconstructing_trained.py.
 import math
 
 import numpy as np
-import pytest
 from hypothesis import strategies as st
 
 from reports.claim import Claim, given
-from reports.randomness import seed_for
 from theory.operators.deconstructing import GUESS_PERPLEXITY, PERPLEXITY, conditional_entropy
 
 PAPER = "xue2025deconstructing"
 MIXING = ("standard", "Approximate", "Non-approximate", "RndEmbQK", "FixedSeqQK", "StaticEmbQK")
-
-
-@pytest.fixture
-def seed(request):
-    """Of training: a hash of the suite seed alone, so that all claims of the paper judge the same models."""
-    return seed_for(request.config.getoption("--suite-seed"), PAPER)
 
 
 no_context = Claim(
@@ -58,10 +50,11 @@ def test_an_earlier_token_does_not_reach_later_logits(evidence, rng, *, kind="ML
 
 
 @no_context.check("experiment", scope="mixing improves with context", controls={"MLP": {"kinds": ("MLP",)}})
-def test_trained_models_that_mix_lose_by_a_short_context(evidence, seed, scale, *, kinds=("standard",)):
+def test_trained_models_that_mix_lose_by_a_short_context(evidence, paper_rng, scale, *, kinds=("standard",)):
     """Loss of the last byte of held-out excerpts from two bytes of context, above that from all; the worst seed."""
     from empirical.operators.deconstructing import SIZES, held_out, language_models, losses
 
+    seed = paper_rng.seed("training")
     size = SIZES[scale]
     tokens = held_out(size, seed, 1024 if scale == "small" else 256)
 
@@ -124,12 +117,13 @@ def test_no_model_of_one_token_beats_the_conditional_entropy(evidence, size, ble
 
 
 @near_random.refutation("experiment", controls={"untrained models": {"steps": 0}})
-def test_trained_without_mixing_models_learn_more_than_letter_frequencies(evidence, seed, scale, *, steps=None):
+def test_trained_without_mixing_models_learn_more_than_letter_frequencies(evidence, paper_rng, scale, *, steps=None):
     """Loss on held-out text of the worst seed, below the entropy of single bytes and far below ln 128."""
     from dataclasses import replace
 
     from empirical.operators.deconstructing import SIZES, held_out, language_models, losses
 
+    seed = paper_rng.seed("training")
     size = SIZES[scale] if steps is None else replace(SIZES[scale], steps=steps)
     tokens = held_out(size, seed)
     loss = losses(language_models(("MLP",) * size.layers, size, seed), tokens).mean(axis=(1, 2))
@@ -141,10 +135,11 @@ def test_trained_without_mixing_models_learn_more_than_letter_frequencies(eviden
 
 
 @near_random.check("experiment", scope="trained on recall", controls={"standard attention": {"kind": "standard"}})
-def test_trained_without_mixing_models_stay_above_the_conditional_entropy(evidence, seed, *, kind="MLP"):
+def test_trained_without_mixing_models_stay_above_the_conditional_entropy(evidence, paper_rng, *, kind="MLP"):
     """Recall: the answer is uniform given the key alone; models that mix answer far below that entropy."""
     from empirical.operators.deconstructing import recall_losses, recall_models
 
+    seed = paper_rng.seed("training")
     loss, key, value = recall_losses(recall_models((kind, kind), seed), seed)
     excess = loss.mean(axis=1) - conditional_entropy(key, value)
     evidence.expect("loss above the conditional entropy", excess, at_least=0, unit="nats")

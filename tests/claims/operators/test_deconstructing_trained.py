@@ -17,16 +17,9 @@ import numpy as np
 import pytest
 
 from reports.claim import Claim
-from reports.randomness import seed_for
 from theory.operators.deconstructing import SIMPLE, unbound_accuracy
 
 PAPER = "xue2025deconstructing"
-
-
-@pytest.fixture
-def seed(request):
-    """Of training: a hash of the suite seed alone, so that all claims of the paper judge the same models."""
-    return seed_for(request.config.getoption("--suite-seed"), PAPER)
 
 
 def text_loss(kinds, size, seed, skip=()):
@@ -75,11 +68,14 @@ cooperation = Claim(
 
 
 @cooperation.check("experiment", controls={"MLP, which cannot cooperate": {"kinds": ("MLP",)}})
-def test_a_hybrid_recalls_what_neither_kind_of_layer_recalls_alone(evidence, seed, scale, *, kinds=("FixedSeqQK",)):
+def test_a_hybrid_recalls_what_neither_kind_of_layer_recalls_alone(
+    evidence, paper_rng, scale, *, kinds=("FixedSeqQK",)
+):
     """The best start passes half-way from the best rival's accuracy to 1; rivals: two simple layers, or an MLP.
 
     Some starts stay on the plateau that the rivals never leave; they are counted in the notes.
     """
+    seed = paper_rng.seed("training")
     recipe = {"small": {}, "full": {"steps": 1200, "batch": 64}}[scale]
     more = ("RndEmbQK", "Non-approximate") if scale == "full" and kinds != ("MLP",) else ()
     lone = recall(("MLP", "standard"), seed, **recipe)
@@ -118,8 +114,11 @@ fixed_recall = Claim(
         "standard for fixed maps": {"ignoring": "standard"},
     },
 )
-def test_the_polynomial_recalls_and_fixed_maps_do_not(evidence, seed, *, relaxed="Approximate", ignoring="FixedSeqQK"):
+def test_the_polynomial_recalls_and_fixed_maps_do_not(
+    evidence, paper_rng, *, relaxed="Approximate", ignoring="FixedSeqQK"
+):
     """Two layers each; the border is half-way between full accuracy and knowing the values without their keys."""
+    seed = paper_rng.seed("training")
     border = float(1 + unbound_accuracy(3, 6)) / 2
     evidence.expect("worst of the relaxed models", recall((relaxed, relaxed), seed).min(), at_least=border)
     evidence.expect("best of the fixed models", recall((ignoring, ignoring), seed).max(), at_most=border)
@@ -139,10 +138,11 @@ collapses = Claim(
 
 
 @collapses.refutation("experiment", controls={"MLP in its place": {"kind": "MLP"}})
-def test_small_uniform_models_beat_those_without_mixing(evidence, seed, scale, *, kind="Non-approximate"):
+def test_small_uniform_models_beat_those_without_mixing(evidence, paper_rng, scale, *, kind="Non-approximate"):
     """Same size, data and initial seeds: its worst seed has a lower loss than the best MLP."""
     from empirical.operators.deconstructing import SIZES
 
+    seed = paper_rng.seed("training")
     size = SIZES[scale]
     loss, without = (text_loss((one,) * size.layers, size, seed) for one in (kind, "MLP"))
     evidence.expect("worst seed", loss.max(), less_than=("best without mixing", without.min()), unit="nats")
@@ -161,10 +161,11 @@ near_standard = Claim(
 
 
 @near_standard.check("experiment", controls={"uniform models in the hybrids' place": {"mixed": lambda k, n: (k,) * n}})
-def test_hybrids_pass_half_way_to_the_standard_model(evidence, seed, scale, *, mixed=None):
+def test_hybrids_pass_half_way_to_the_standard_model(evidence, paper_rng, scale, *, mixed=None):
     """MLP and Non-approximate; all hybrids, six at full scale, also pass half-way from MLP to the standard model."""
     from empirical.operators.deconstructing import SIZES, hybrid
 
+    seed = paper_rng.seed("training")
     size, mixed = SIZES[scale], mixed or hybrid
     standard = text_loss(("standard",) * size.layers, size, seed)
     groups = {"standard": standard}
@@ -192,10 +193,11 @@ skipping = Claim(
 
 
 @skipping.refutation("experiment", controls={"nothing skipped in the standard model": {"every": None}})
-def test_the_standard_model_breaks_down_just_as_much(evidence, seed, scale, *, every=2):
+def test_the_standard_model_breaks_down_just_as_much(evidence, paper_rng, scale, *, every=2):
     """The same odd layers skipped in a model of standard layers only: more than half of the hybrids' mean damage."""
     from empirical.operators.deconstructing import SIZES, hybrid
 
+    seed = paper_rng.seed("training")
     size = SIZES[scale]
 
     def damage(kinds, skip):
@@ -221,10 +223,11 @@ outliers = Claim(
 
 
 @outliers.check("experiment", controls={"the hybrid in the uniform model's place": {"uniform": False}})
-def test_the_largest_logits_are_larger_without_standard_layers(evidence, seed, scale, *, uniform=True):
+def test_the_largest_logits_are_larger_without_standard_layers(evidence, paper_rng, scale, *, uniform=True):
     """The largest absolute logit over held-out text and all Non-approximate layers, by seed."""
     from empirical.operators.deconstructing import SIZES, held_out, hybrid, language_models, largest_logits
 
+    seed = paper_rng.seed("training")
     size, kind = SIZES[scale], "Non-approximate"
     tokens = held_out(size, seed)
     both = largest_logits(language_models(hybrid(kind, size.layers), size, seed), tokens).max(axis=1)
@@ -249,10 +252,11 @@ few = Claim(
 @few.check(
     "experiment", scope="Non-approximate", controls={"two standard layers in the last one's place": {"last": (2, 5)}}
 )
-def test_one_standard_layer_at_the_end_is_worse_than_two(evidence, seed, scale, *, last=(5,)):
+def test_one_standard_layer_at_the_end_is_worse_than_two(evidence, paper_rng, scale, *, last=(5,)):
     """Non-approximate elsewhere: mean loss with the sixth layer standard is above that with the third and sixth."""
     from empirical.operators.deconstructing import SIZES
 
+    seed = paper_rng.seed("training")
     if scale != "full":
         pytest.skip("needs --scale full: six layers, minutes on a GPU")
     size = SIZES[scale]

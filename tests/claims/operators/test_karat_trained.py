@@ -13,19 +13,10 @@ N(0, 1)); two blocks of width 16 and 160 steps, at --scale full three blocks of 
 from functools import cache
 
 import numpy as np
-import pytest
 
 from reports.claim import Claim
 
 PAPER = "maity2025karat"
-
-
-@pytest.fixture
-def seed(request):
-    """Of all trainings: the claims of this file share their models."""
-    from reports.randomness import seed_for
-
-    return seed_for(request.config.getoption("--suite-seed"), PAPER, "digits")
 
 
 @cache
@@ -50,8 +41,9 @@ gain = Claim(
 @gain.check(
     "experiment", controls={"W = 0, no attention": {"variant": "unmixed"}, "softmax itself": {"variant": "softmax"}}
 )
-def test_more_digits_are_right_than_with_softmax(evidence, seed, scale, *, variant="karat"):
+def test_more_digits_are_right_than_with_softmax(evidence, paper_rng, scale, *, variant="karat"):
     """Mean over the seeds, same batches; the figure has every seed of the four variants."""
+    seed = paper_rng.seed("training")
     found = {name: accuracies(name, seed, scale) for name in ("softmax", "unmixed", variant)}
     if variant == "karat":
         found["frozen"] = accuracies("frozen", seed, scale)
@@ -91,8 +83,9 @@ learned = Claim(
 @learned.refutation(
     "experiment", controls={"W = 0, no attention": {"variant": "unmixed"}, "softmax": {"variant": "softmax"}}
 )
-def test_a_frozen_random_operator_has_most_of_the_gain(evidence, seed, scale, *, variant="frozen"):
+def test_a_frozen_random_operator_has_most_of_the_gain(evidence, paper_rng, scale, *, variant="frozen"):
     """Random a, b and W that stay as they were drawn: share of the gain that they keep, against half of it."""
+    seed = paper_rng.seed("training")
     base, best, kept = (accuracies(name, seed, scale) for name in ("softmax", "karat", variant))
     share = (kept.mean() - base.mean()) / (best.mean() - base.mean())
     evidence.expect("share of the gain without learning the operator", share, at_least=1 / 2)
@@ -115,7 +108,7 @@ spectrum = Claim(
 
 
 @spectrum.refutation("experiment", controls={"only W is scaled": {"compensate": False}})
-def test_the_same_function_has_any_singular_values(evidence, seed, scale, *, compensate=True):
+def test_the_same_function_has_any_singular_values(evidence, paper_rng, scale, *, compensate=True):
     """W -> c W and W_out -> W_out / c leave every output as it is, bit by bit for c a power of two.
 
     So one trained network has singular values above softmax's, and its copy has them below.
@@ -124,6 +117,7 @@ def test_the_same_function_has_any_singular_values(evidence, seed, scale, *, com
     from empirical.operators.karat import rescaled, train, weights
     from empirical.training import Models, device
 
+    seed = paper_rng.seed("training")
     first = {
         name: np.linalg.svd(weights(train(name, seed, scale), 8), compute_uv=False)[..., 0].mean()
         for name in ("softmax", "karat")
@@ -167,8 +161,9 @@ def top(variant, seed, scale, rounds=6):
 
 
 @landscape.check("experiment", controls={"curvature along a random direction": {"rounds": 1}})
-def test_the_largest_curvatures_do_not_decide(evidence, seed, scale, *, rounds=6):
+def test_the_largest_curvatures_do_not_decide(evidence, paper_rng, scale, *, rounds=6):
     """Power iteration at the trained parameters, which have different training losses; the signs differ by seed."""
+    seed = paper_rng.seed("training")
     sharp = {name: top(name, seed, scale, rounds) for name in ("softmax", "karat")}
     for name, (values, _) in sharp.items():
         along = top(name, seed, scale, 1)[0]

@@ -14,21 +14,13 @@ released configuration read at commit 52f008c.
 from fractions import Fraction
 
 import numpy as np
-import pytest
 
 from reports.claim import Claim
-from reports.randomness import seed_for
 from theory.operators.l2vit import BACKBONES, assignment_mass, normalised_entropy
 
 PAPER = "zheng2025l2vit"
 GAP = "Digits of 8 x 8 pixels, 3 x 3 kernels on 4 x 4 tokens, two layers, 2400 images seen (full: three, 64 000)."
 WITH, WITHOUT = "linear + LCM", "linear"
-
-
-@pytest.fixture
-def seed(request):
-    """One seed for all claims of the paper, so that they share their networks."""
-    return seed_for(request.config.getoption("--suite-seed"), PAPER)
 
 
 def networks(variants, seed, scale):
@@ -60,8 +52,9 @@ enhances = Claim(
 
 
 @enhances.check("experiment", controls={"the two exchanged": {"variants": (WITHOUT, WITH)}})
-def test_the_module_raises_accuracy(evidence, seed, scale, *, variants=(WITH, WITHOUT)):
+def test_the_module_raises_accuracy(evidence, paper_rng, scale, *, variants=(WITH, WITHOUT)):
     """Paired difference of test accuracy, one-sided interval. The figure has all variants of this file."""
+    seed = paper_rng.seed("training")
     better, worse = accuracies(evidence, variants, seed, scale)
     evidence.mean_at_least("accuracy gained", better - worse, 0, alpha=1e-4)
     evidence.figure(*figure_of_variants(seed, scale))
@@ -98,9 +91,10 @@ specific = Claim(
 
 
 @specific.refutation("experiment", controls={"a module that softmax does not get": {"rival": ("softmax", "softmax")}})
-def test_softmax_gains_more_than_half_as_much(evidence, seed, scale, *, rival=("softmax + LCM", "softmax")):
+def test_softmax_gains_more_than_half_as_much(evidence, paper_rng, scale, *, rival=("softmax + LCM", "softmax")):
     """Gain of softmax minus half the gain of linear attention, one-sided interval; the LCM without attention is
     noted."""
+    seed = paper_rng.seed("training")
     better, worse = accuracies(evidence, (WITH, WITHOUT), seed, scale)
     theirs, without = accuracies(evidence, rival, seed, scale)
     accuracies(evidence, ("LCM alone", "neither"), seed, scale)
@@ -124,13 +118,14 @@ local = Claim(
 
 
 @local.check("experiment", controls={"the two exchanged": {"variants": (WITHOUT, WITH)}})
-def test_derivatives_move_to_the_neighbours(evidence, seed, scale, *, variants=(WITH, WITHOUT)):
+def test_derivatives_move_to_the_neighbours(evidence, paper_rng, scale, *, variants=(WITH, WITHOUT)):
     """Share of the up to eight neighbours in the derivatives of the first trained block, by automatic differentiation.
 
     On a 4 x 4 grid neighbours are 0.35 of the other tokens, the share of a map that does not know the grid.
     """
     from empirical.operators.l2vit import attention_weights, neighbour_share
 
+    seed = paper_rng.seed("training")
     models = networks(variants, seed, scale)
     better, worse = (neighbour_share(one) for one in models)
     evidence.note(f"Mean shares {better.mean():.3f} and {worse.mean():.3f} ({' and '.join(variants)}).")
@@ -156,10 +151,11 @@ sharper = Claim(
 @sharper.check(
     "experiment", controls={"weights of the identity": {"of_linear": lambda A: np.broadcast_to(np.eye(16), A.shape)}}
 )
-def test_the_sharpest_layers_are_compared(evidence, seed, scale, *, of_linear=lambda A: A):
+def test_the_sharpest_layers_are_compared(evidence, paper_rng, scale, *, of_linear=lambda A: A):
     """Entropies on test digits, paired by seed. Trained linear attention first has to keep the bound d on its mass."""
     from empirical.operators.l2vit import SIZES, attention_weights
 
+    seed = paper_rng.seed("training")
     size = SIZES[scale]
     linear, softmax = (attention_weights(models, 32) for models in networks((WITHOUT, "softmax"), seed, scale))
     mass = assignment_mass(of_linear(linear[:, :, :4]))

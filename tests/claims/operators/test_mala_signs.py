@@ -12,23 +12,15 @@ handwritten digits; the authors' trained networks are not at hand.
 from fractions import Fraction
 
 import numpy as np
-import pytest
 from hypothesis import assume
 from hypothesis import strategies as st
 
 from reports.claim import Claim, given
-from reports.randomness import seed_for
 from theory.operators.attention import elu_plus_one, linear, mala
 from theory.operators.mala import identity, official, pole, released_scale, row_scores, scaled_score
 
 PAPER = "fan2025mala"
 SMALLEST = (Fraction(2, 3), Fraction(1, 3))
-
-
-@pytest.fixture
-def seed(request):
-    """One seed for all claims of the paper, so that they share their networks."""
-    return seed_for(request.config.getoption("--suite-seed"), PAPER)
 
 
 condition = Claim(
@@ -108,11 +100,12 @@ def test_on_gaussian_inputs_at_the_released_scale_scores_are_negative(evidence, 
 
 
 @observed.refutation("experiment", scope="trained on digits", controls={"linear attention": {"variant": "linear"}})
-def test_trained_networks_have_negative_scores_in_every_run(evidence, seed, scale, *, variant="mala"):
+def test_trained_networks_have_negative_scores_in_every_run(evidence, paper_rng, scale, *, variant="mala"):
     """Vision transformers trained on digits with MALA at the released scale: share of negative scores on test
     images."""
     from empirical.operators.mala import trained_scores
 
+    seed = paper_rng.seed("training")
     shares = np.array(trained_scores(variant, seed, scale))  # (seeds, layers)
     for layer, share in enumerate(shares.T, start=1):
         evidence.note(f"Layer {layer}: {share.min():.0%} to {share.max():.0%} of the scores are negative.")

@@ -13,21 +13,13 @@ on 450 test images. ImageNet may differ.
 """
 
 import numpy as np
-import pytest
 
 from reports.claim import Claim
-from reports.randomness import seed_for
 
 PAPER = "fan2025mala"
 GAP = (
     "Digits of 8 x 8 pixels, networks of two layers, 1600 images seen (full: three layers, 64 000); one learning rate."
 )
-
-
-@pytest.fixture
-def seed(request):
-    """One seed for all claims of the paper, so that they share their networks."""
-    return seed_for(request.config.getoption("--suite-seed"), PAPER)
 
 
 def accuracies(variants, seed, scale):
@@ -57,8 +49,11 @@ matters = Claim(
     "experiment",
     controls={"the two exchanged": {"variants": ("softmax of unit queries", "softmax")}},
 )
-def test_unit_queries_cost_softmax_accuracy(evidence, seed, scale, *, variants=("softmax", "softmax of unit queries")):
+def test_unit_queries_cost_softmax_accuracy(
+    evidence, paper_rng, scale, *, variants=("softmax", "softmax of unit queries")
+):
     """Paired difference of test accuracy, one-sided interval; linear attention's accuracy is noted beside it."""
+    seed = paper_rng.seed("training")
     whole, unit = accuracies(variants, seed, scale)
     (linear,) = accuracies(["linear"], seed, scale)
     report(evidence, ["softmax", "with unit queries", "linear attention"], [whole, unit, linear])
@@ -76,8 +71,9 @@ gains = Claim(
 
 
 @gains.check("experiment", controls={"the two exchanged": {"variants": ("linear", "mala")}})
-def test_mala_is_more_accurate_than_linear_attention(evidence, seed, scale, *, variants=("mala", "linear")):
+def test_mala_is_more_accurate_than_linear_attention(evidence, paper_rng, scale, *, variants=("mala", "linear")):
     """Paired difference of test accuracy, one-sided interval. The figure has all variants of this file, run by run."""
+    seed = paper_rng.seed("training")
     ours, theirs = accuracies(variants, seed, scale)
     report(evidence, variants, [ours, theirs])
     evidence.mean_at_least("accuracy gained", ours - theirs, 0, alpha=5e-5)
@@ -112,8 +108,9 @@ gamma = Claim(
 
 
 @gamma.check("experiment", controls={"the two exchanged": {"variants": ("mala without gamma", "mala")}})
-def test_without_gamma_accuracy_falls(evidence, seed, scale, *, variants=("mala", "mala without gamma")):
+def test_without_gamma_accuracy_falls(evidence, paper_rng, scale, *, variants=("mala", "mala without gamma")):
     """Paired difference of test accuracy, one-sided interval; NaN, had it occurred, would count as chance."""
+    seed = paper_rng.seed("training")
     ours, ablated = accuracies(variants, seed, scale)
     report(evidence, variants, [ours, ablated])
     evidence.mean_at_least("accuracy lost without gamma", ours - ablated, 0, alpha=5e-5)
@@ -131,9 +128,10 @@ beta = Claim(
 
 @beta.refutation("experiment", controls={"linear attention": {"ablated": "linear"}})
 def test_the_centred_kernel_alone_stays_nearer_to_mala_than_to_linear_attention(
-    evidence, seed, scale, *, ablated="mala without beta"
+    evidence, paper_rng, scale, *, ablated="mala without beta"
 ):
     """Rows that sum to 0 train as well as MALA here: paired with the half-way point of MALA and linear attention."""
+    seed = paper_rng.seed("training")
     ours, theirs, without = accuracies(["mala", "linear", ablated], seed, scale)
     report(evidence, ["MALA", "linear attention", "MALA without beta"], [ours, theirs, without])
     evidence.mean_at_least("accuracy above half-way", without - (ours + theirs) / 2, 0, alpha=5e-5)
@@ -152,8 +150,9 @@ maps = Claim(
 
 
 @maps.refutation("experiment", controls={"the two exchanged": {"variants": ("mala", "mala with exp")}})
-def test_exp_learns_faster_than_elu_plus_one(evidence, seed, scale, *, variants=("mala with exp", "mala")):
+def test_exp_learns_faster_than_elu_plus_one(evidence, paper_rng, scale, *, variants=("mala with exp", "mala")):
     """Paired difference of test accuracy, one-sided interval; ReLU's accuracy is noted beside it."""
+    seed = paper_rng.seed("training")
     fast, ours = accuracies(variants, seed, scale)
     (relu,) = accuracies(["mala with ReLU"], seed, scale)
     report(evidence, [*variants, "mala with ReLU"], [fast, ours, relu])

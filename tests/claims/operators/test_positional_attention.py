@@ -47,8 +47,7 @@ definition = Claim(
     slug="weights-ignore-the-data",
     where="Abstract, Section 4",
     says="With positional attention the weights are a function of P alone, so that the mixing step is linear in the "
-    "tokens; "
-    "and every matrix with positive entries and rows of sum one is the weights of some head.",
+    "tokens; and every matrix with positive entries and rows of sum one is the weights of some head.",
     formula=r"A^{(\ell,h)} = \operatorname{softmax}\bigl(P W_Q (P W_K)^\top / \sqrt{d_k}\bigr)",
     gap="P = I; with encodings of lower rank fewer matrices can be reached.",
 )
@@ -77,17 +76,13 @@ simulation = Claim(
     paper=PAPER,
     slug="simulates-message-passing",
     where="Theorem 5.1",
-    says="For all N >= 2, R, s and every local function that is a ReLU network, one positional Transformer with N + "
-    "1 nodes, "
-    "2 R ceil(log2 N) layers and 2 s heads runs every R-round protocol whose messages follow a schedule known "
-    "beforehand; "
-    "the settings of the switches are part of its input.",
+    says="For all N >= 2, R, s and every local function that is a ReLU network, one positional Transformer with N + 1 "
+    "nodes, 2 R ceil(log2 N) layers and 2 s heads runs every R-round protocol whose messages follow a schedule known "
+    "beforehand; the settings of the switches are part of its input.",
     formula=r"n = N + 1, \quad L = 2 R \lceil \log_2 N \rceil, \quad H = 2 s",
-    gap="The schedule does not depend on the data (see data-dependent-destinations). Phi's width grows with the "
-    "switch bits, "
-    "R s (4 ceil(log2 N) - 2 + s) per node, which the theorem does not count. ReLU local functions stand for Borel "
-    "ones. "
-    "For N = 1 the printed number of layers is 0.",
+    gap="The schedule does not depend on the data (see data-dependent-destinations). Phi's width grows with the switch "
+    "bits, R s (4 ceil(log2 N) - 2 + s) per node, which the theorem does not count. ReLU local functions stand for "
+    "Borel ones. For N = 1 the printed number of layers is 0.",
 )
 
 
@@ -200,9 +195,8 @@ arbitrary_accuracy = Claim(
     slug="accuracy-costs-sharpness",
     where="Theorem 5.1 (approximation to any accuracy)",
     says="Heads of finite sharpness beta make the simulation err by at most 2 L (n - 1) / (e^beta + n - 1) times the "
-    "largest "
-    "word, for local functions with Lipschitz constant 1: any accuracy is reached at a sharpness of order log(n L / "
-    "eps).",
+    "largest word, for local functions with Lipschitz constant 1: any accuracy is reached at a sharpness of order "
+    "log(n L / eps).",
     formula=r"|\hat{x} - x| \le 2 L \, \frac{n - 1}{e^{\beta} + n - 1} \, \max |x|",
     gap="The bound is ours; the paper says only that the accuracy is arbitrary.",
 )

@@ -36,12 +36,10 @@ standard = Claim(
     slug="simulates-standard-transformers",
     where="Abstract, Remark 5.1",
     says="A standard Transformer on N nodes with L layers is simulated by a positional one with O(N^2) nodes and O(L "
-    "log N) "
-    "layers; N^2 nodes, 2 L layers and two heads do.",
+    "log N) layers; N^2 nodes, 2 L layers and two heads do.",
     formula=r"N^2 \text{ nodes}, \quad 2 L \le O(L \log N) \text{ layers}",
     gap="One standard head; Phi computes a product, an exponential and a quotient exactly instead of by ReLU. The "
-    "paper goes "
-    "through MPC and cannot use heads that average, which is where its logarithm comes from.",
+    "paper goes through MPC and cannot use heads that average, which is where its logarithm comes from.",
 )
 
 
@@ -74,9 +72,8 @@ cost = Claim(
     paper=PAPER,
     slug="logarithmic-depth-cost",
     where="Abstract (our stronger reading: the cost in depth is needed)",
-    says="Running a protocol of R rounds whose messages follow a known schedule takes more than R layers, by a "
-    "factor that grows "
-    "with log N.",
+    says="Running a protocol of R rounds whose messages follow a known schedule takes more than R layers, by a factor "
+    "that grows with log N.",
     formula=r"L \ge R \log_2 N",
     gap="As an upper bound the cost stands (see simulates-message-passing). It buys one set of weights for all "
     "schedules.",
@@ -109,13 +106,11 @@ data_dependent = Claim(
     slug="data-dependent-destinations",
     where="Theorem 5.1 (MPC, whose messages may go where the data say)",
     says="The same resources suffice when the destinations of messages are computed from the data, with local "
-    "functions whose "
-    "size does not grow exponentially in N.",
+    "functions whose size does not grow exponentially in N.",
     formula=r"L = 2 R \lceil \log_2 N \rceil",
     gap="The paper's routing takes the switch settings from an oracle; we could not read how its proof obtains them "
-    "from data. "
-    "Shown here: up to N = 8 without any oracle; and that Phi of exponential width makes the count of layers "
-    "meaningless.",
+    "from data. Shown here: up to N = 8 without any oracle; and that Phi of exponential width makes the count of "
+    "layers meaningless.",
 )
 
 
@@ -182,6 +177,5 @@ def test_from_sixteen_machines_on_sorting_takes_more_layers_than_the_theorem_all
         evidence.note(f"N = {nodes}: {len(layers)} layers; Theorem 5.1 has {2 * benes.address_bits(nodes)} per round.")
     evidence.inconclusive(
         needs="a construction of width polynomial in N that routes data-dependent messages of N >= 16 machines in 2 "
-        "ceil(log2 N) "
-        "layers, or a lower bound; comparator networks cannot (the optimal depth for 16 inputs is 10)"
+        "ceil(log2 N) layers, or a lower bound; comparator networks cannot (the optimal depth for 16 inputs is 10)"
     )

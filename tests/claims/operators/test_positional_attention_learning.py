@@ -11,23 +11,15 @@ Scope. Models and sizes as in test_positional_attention_trained.py.
 """
 
 import numpy as np
-import pytest
 from hypothesis import strategies as st
 
 from reports.claim import Claim, given
-from reports.randomness import seed_for
 from theory.operators.attention import softmax
 from theory.operators.positional_attention import lookup_floor, massart, rademacher
 
 PAPER = "backdeluca2025positional"
 EPS = np.finfo(float).eps
 TWO = ("sum", "min")
-
-
-@pytest.fixture
-def start(request):
-    """Seed of training: a hash of the suite seed alone, so that all claims of the paper judge the same models."""
-    return seed_for(request.config.getoption("--suite-seed"), PAPER)
 
 
 # -- In distribution ---------------------------------------------------------------------------------------------------
@@ -55,9 +47,9 @@ def sampled(kind, scale, count):
 @samples.check(
     "experiment", controls={"the same number of samples twice": {"counts": {"small": (8, 8), "full": (1000, 1000)}}}
 )
-def test_models_with_more_samples_err_less(evidence, start, scale, *, counts=SAMPLES):
+def test_models_with_more_samples_err_less(evidence, paper_rng, scale, *, counts=SAMPLES):
     """Pairs of models with the same start, all kinds and tasks pooled."""
-    seed = start
+    seed = paper_rng.seed("training")
     few, many = (
         np.stack([sampled(kind, scale, m).errors(seed, 1) for kind in ("positional", "standard")])
         for m in counts[scale]
@@ -77,14 +69,12 @@ convergence = Claim(
     slug="uniform-convergence",
     where="Theorem 6.1",
     says="With probability 1 - delta over m samples every positional Transformer of bounded norms has a gap between "
-    "risk and training loss of "
-    "order (H L_sigma B_2)^{cL} B_{2,1} sqrt(log(H d m n) / m), without any dependence on the norms of queries and "
-    "keys.",
+    "risk and training loss of order (H L_sigma B_2)^{cL} B_{2,1} sqrt(log(H d m n) / m), without any dependence on "
+    "the norms of queries and keys.",
     formula=r"\tilde{O}\Bigl( (H L_\sigma B_2)^{c L} B_{2,1} \sqrt{\log(H d m n) / m} + \sqrt{\log(1/\delta) / m} "
     r"\Bigr)",
     gap="Constants and c are unknown to us, and numerically the bound is vacuous: H = 2, B_2 = 2, L = 4 already give "
-    "256^c. Only its one-layer core "
-    "is checked: heads of any norm have the complexity of a choice among n tokens.",
+    "256^c. Only its one-layer core is checked: heads of any norm have the complexity of a choice among n tokens.",
 )
 
 
@@ -111,11 +101,11 @@ def test_one_layer_has_the_complexity_of_a_choice_among_tokens(evidence, m, n, s
 @convergence.check(
     "experiment", controls={"the same number of samples twice": {"counts": {"small": (8, 8), "full": (1000, 1000)}}}
 )
-def test_the_measured_gap_falls_but_decides_nothing_about_the_bound(evidence, start, scale, *, counts=SAMPLES):
+def test_the_measured_gap_falls_but_decides_nothing_about_the_bound(evidence, paper_rng, scale, *, counts=SAMPLES):
     """Test minus training error of positional models at two sample sizes; a bound of unknown constants is not
     contradicted by any.
     """
-    seed = start
+    seed = paper_rng.seed("training")
     gaps = [
         np.median(run.errors(seed, 1) - run.training_errors(seed))
         for run in (sampled("positional", scale, m) for m in counts[scale])
@@ -143,18 +133,21 @@ lookup = Claim(
 @lookup.check(
     "experiment", controls={"standard attention": {"kind": "standard"}, "a floor of five heads": {"heads": 5}}
 )
-def test_one_standard_layer_looks_up_and_a_positional_one_cannot(evidence, start, scale, *, kind="positional", heads=2):
+def test_one_standard_layer_looks_up_and_a_positional_one_cannot(
+    evidence, paper_rng, scale, *, kind="positional", heads=2
+):
     """y_i = v[p_i], v normal: least positional error is (n - 1 - H) / n by theorem; standard models end below half of
     it.
     """
     from empirical.operators.positional_attention import Recipe, setting
 
+    seed = paper_rng.seed("training")
     n = {"small": 6, "full": 8}[scale]
     own = {"small": {"recipe": Recipe(400, 1e-2), "batch": 32}, "full": {"recipe": Recipe(3000, 2e-3), "samples": 0}}[
         scale
     ]
     options = {"sizes": {"n": n, "layers": 1}, "tasks": ("lookup",), **own}
-    seed, floor = start, lookup_floor(n, heads)
+    floor = lookup_floor(n, heads)
     standard = setting("standard", scale, **options).errors(seed, 1)[0]
     found = setting(kind, scale, **options).errors(seed, 1)[0]
     evidence.expect(
@@ -176,7 +169,7 @@ mixed = Claim(
 
 
 @mixed.check("experiment", controls={"standard models in both places": {"kind": "standard"}})
-def test_a_small_mixed_task_decides_nothing(evidence, start, scale, *, kind="positional"):
+def test_a_small_mixed_task_decides_nothing(evidence, paper_rng, scale, *, kind="positional"):
     """Who talks to whom depends on the categories here: within the range the positional models are behind."""
     from empirical.operators.positional_attention import Recipe, setting
 
@@ -184,7 +177,7 @@ def test_a_small_mixed_task_decides_nothing(evidence, start, scale, *, kind="pos
         "small": {"recipe": Recipe(300, 1e-2), "repeats": 3, "batch": 32},
         "full": {"recipe": Recipe(3000, 2e-3), "samples": 0},
     }[scale]
-    seed = start
+    seed = paper_rng.seed("training")
     runs = [setting(one, scale, tasks=("mixed",), **own) for one in ("standard", kind)]
     inside, beyond = ([float(np.median(run.errors(seed, c))) for run in runs] for c in (1, 5))
     evidence.expect("error of standard models at c = 1", inside[0], less_than=("that of positional models", inside[1]))

@@ -38,9 +38,8 @@ lipschitz = Claim(
     paper=PAPER,
     slug="no-dependence-on-query-key-norms",
     where="Abstract, Section 6 (mechanism of Theorem 6.1)",
-    says="The mixing step of a positional head has Lipschitz constant at most ||W_V||_2 in ||.||_{2,inf}, and at "
-    "most sqrt(n) ||W_V||_2 in the "
-    "Frobenius norm, whatever the norms of queries and keys; both are attained.",
+    says="The mixing step of a positional head has Lipschitz constant at most ||W_V||_2 in ||.||_{2,inf}, and at most "
+    "sqrt(n) ||W_V||_2 in the Frobenius norm, whatever the norms of queries and keys; both are attained.",
     formula=r"\|A X W_V\|_{2,\infty} \le \|X\|_{2,\infty} \|W_V\|_2",
     gap="The bound of Theorem 6.1 itself is uniform-convergence.",
 )
@@ -97,8 +96,7 @@ amplified = Claim(
     slug="standard-slope-is-exponential",
     where="Section 6 (comparison with standard Transformers, factor B_QK^{O(L)})",
     says="For standard attention the factor cannot be avoided: in the same architecture L layers of one head with "
-    "query-key norm b have slope "
-    "((1 + 2 b) / 3)^L at inputs in [-1, 1].",
+    "query-key norm b have slope ((1 + 2 b) / 3)^L at inputs in [-1, 1].",
     formula=r"\frac{\mathrm{d} f}{\mathrm{d} x}\Big|_{x=0} = \Bigl(\frac{1 + 2 b}{3}\Bigr)^{L}",
     gap="A lower bound on Lipschitz constants, on which known bounds rest; not on the sample complexity itself.",
 )

@@ -45,8 +45,7 @@ programs = Claim(
     slug="algorithms-with-fixed-wiring",
     where="Section 1, Section 7 (tasks), figure of the binary tree",
     says="Positional Transformers compute cumulative sums, minima and maximum subarrays of n numbers in ceil(log2 n) "
-    "layers, and sort "
-    "2^k numbers in k (k + 1) / 2.",
+    "layers, and sort 2^k numbers in k (k + 1) / 2.",
     formula=r"L = \lceil \log_2 n \rceil, \quad L_{\text{sort}} = \tfrac{1}{2} k (k + 1)",
     gap="No program for the running median. The sort is bitonic: at n = 8 it has 6 layers where the trained models "
     "have 4.",
@@ -145,8 +144,7 @@ scale = Claim(
     slug="scale-free-without-biases",
     where="Section 7 (value generalisation; the mechanism is our reading)",
     says="A positional Transformer without biases is positively homogeneous, as are all five tasks: its error at "
-    "inputs c x is c times "
-    "that at x, so that its relative error is the same at every range of values.",
+    "inputs c x is c times that at x, so that its relative error is the same at every range of values.",
     formula=r"f(c x) = c f(x) \quad (c > 0)",
     gap="The trained models have biases; how little these matter out of distribution is measured, not proved.",
 )

@@ -13,21 +13,13 @@ Sample sizes and data-dependent tasks are in test_positional_attention_learning.
 """
 
 import numpy as np
-import pytest
 
 from reports.claim import Claim
-from reports.randomness import seed_for
 from theory.operators.positions import rotary
 
 PAPER = "backdeluca2025positional"
 EPS = np.finfo(float).eps
 TWO = ("sum", "min")
-
-
-@pytest.fixture
-def start(request):
-    """Seed of training: a hash of the suite seed alone, so that all claims of the paper judge the same models."""
-    return seed_for(request.config.getoption("--suite-seed"), PAPER)
 
 
 def learned(kind):
@@ -64,7 +56,7 @@ values = Claim(
 
 
 @values.check("experiment", controls={"another standard model": {"model": next_model}})
-def test_positional_models_err_less_at_three_times_the_range(evidence, start, scale, *, model=POSITIONAL):
+def test_positional_models_err_less_at_three_times_the_range(evidence, paper_rng, scale, *, model=POSITIONAL):
     """All tasks and seeds pooled in a sign test at c = 3; each task's median ratio is above 1; the picture has c = 1
     to 10.
     """
@@ -72,7 +64,7 @@ def test_positional_models_err_less_at_three_times_the_range(evidence, start, sc
 
     from empirical.operators.positional_attention import TASKS
 
-    seed = start
+    seed = paper_rng.seed("training")
     standard, positional = learned("standard")(scale, seed, 3), model(scale, seed, 3)
     ratios = standard / positional
     evidence.sign_test(
@@ -99,7 +91,7 @@ def test_positional_models_err_less_at_three_times_the_range(evidence, start, sc
 @values.check(
     "experiment", scope="both have learned the task", controls={"queries and keys left at random": {"kind": "frozen"}}
 )
-def test_both_fit_the_numbers_they_were_trained_on(evidence, start, scale, *, kind="positional"):
+def test_both_fit_the_numbers_they_were_trained_on(evidence, paper_rng, scale, *, kind="positional"):
     """Median errors on sum and minimum at c = 1 are at most a tenth of those of the best affine map of one token.
 
     Positional attention that is not trained stays above: what is learned in it matters.
@@ -108,7 +100,7 @@ def test_both_fit_the_numbers_they_were_trained_on(evidence, start, scale, *, ki
 
     from empirical.operators.positional_attention import numbers, setting, target
 
-    seed = start
+    seed = paper_rng.seed("training")
     x = numbers((20_000,), setting(kind, scale).sizes.n, 1.0, torch.Generator().manual_seed(seed))
     nodes = range(x.shape[1])
     of_kind = setting(kind, scale, **({} if kind == "positional" else {"tasks": TWO, "repeats": 2})).errors(seed, 1)
@@ -133,11 +125,11 @@ rope = Claim(
 
 
 @rope.check("experiment", controls={"positional models in their place": {"kind": "positional"}})
-def test_models_with_rotary_positions_err_more_beyond_their_range(evidence, start, scale, *, kind="rotary"):
+def test_models_with_rotary_positions_err_more_beyond_their_range(evidence, paper_rng, scale, *, kind="rotary"):
     """Even the best of them at c = 3, against the median of the positional models."""
     from empirical.operators.positional_attention import setting
 
-    seed = start
+    seed = paper_rng.seed("training")
     positional = learned("positional")(scale, seed, 3)[:2]
     own = {"small": {"tasks": TWO, "repeats": 2}, "full": {"tasks": TWO}}[scale]
     found = (
@@ -203,11 +195,11 @@ capacity = Claim(
 
 
 @capacity.check("experiment", controls={"positional models in their place": {"kind": "positional"}})
-def test_narrow_or_shallow_standard_models_err_more_beyond_their_range(evidence, start, scale, *, kind="standard"):
+def test_narrow_or_shallow_standard_models_err_more_beyond_their_range(evidence, paper_rng, scale, *, kind="standard"):
     """Even the best of them at c = 3, against the median of the positional models."""
     from empirical.operators.positional_attention import setting
 
-    seed = start
+    seed = paper_rng.seed("training")
     positional = learned("positional")(scale, seed, 3)[:2]
     widths, depths, own = {
         "small": ((4,), (2,), {"tasks": TWO, "repeats": 2}),

@@ -15,16 +15,10 @@ tests. An alternating sum, which depends on the keys' order, is the master contr
 import numpy as np
 
 from reports.claim import Claim
-from reports.randomness import Randomness
 
 PAPER = "fu2023single"
 ALPHA = 2e-5
 ORDERED = "alternating sum"
-
-
-def shared(request):
-    """Randomness that depends on the suite's seed and the paper, not on the claim: claims share their experiments."""
-    return Randomness(request.config.getoption("--suite-seed"), PAPER)
 
 
 def log_gain(experiment, target, worse, better):
@@ -54,10 +48,10 @@ network = Claim(
 
 @network.check("experiment", controls={"a target that sees the keys' order": {"targets": (ORDERED,)}})
 def test_attention_beats_the_network_on_each_class(
-    evidence, request, *, targets=("average of <b,x>²", "<b,query>²", "average of relu(t)<b,x>")
+    evidence, paper_rng, *, targets=("average of <b,x>²", "<b,query>²", "average of relu(t)<b,x>")
 ):
     """log of RFMLP's error over RFA's, one-sided t interval over 12 repetitions for each target."""
-    experiment = invariance(shared(request))
+    experiment = invariance(paper_rng)
     for target in targets:
         gain = log_gain(experiment, target, "RFMLP", "RFA")
         evidence.note(f"{target}: RFMLP's error is {np.exp(gain.mean()):.2g} times RFA's.")
@@ -80,10 +74,10 @@ form = Claim(
     controls={"the network without averaging": {"rival": "RFMLP"}},
 )
 def test_the_network_averaged_over_orders_beats_attention(
-    evidence, request, *, rival="symmetrised RFMLP", targets=("average of <b,x>²", "<b,query>²")
+    evidence, paper_rng, *, rival="symmetrised RFMLP", targets=("average of <b,x>²", "<b,query>²")
 ):
     """RFMLP's kernel averaged over all 24 orders of the keys errs less than RFA: t interval over 12 repetitions."""
-    experiment = invariance(shared(request))
+    experiment = invariance(paper_rng)
     for target in targets:
         gain = log_gain(experiment, target, "RFA", rival)
         evidence.mean_at_least(f"log of RFA's error over the rival's, {target}", gain, 0, alpha=ALPHA)
@@ -118,16 +112,14 @@ def halving(rng, keys, name):
 
 
 @length.check("experiment", controls={"the network in attention's place": {"models": ("RFMLP", "RFMLP")}})
-def test_attention_halves_the_error_at_the_same_size_for_all_lengths(evidence, request, *, models=("RFA", "RFMLP")):
+def test_attention_halves_the_error_at_the_same_size_for_all_lengths(evidence, paper_rng, *, models=("RFA", "RFMLP")):
     """Exponent of N in the samples needed, t intervals over repetitions: at most 1/2 for RFA, at least 1 for RFMLP.
 
     1/2 is half-way between no growth and growth in proportion.
     """
     from empirical.operators.random_features import slopes
 
-    needed = [
-        np.array([halving(shared(request), keys, name) for keys in KEYS]) for name in models
-    ]  # (lengths, repetitions)
+    needed = [np.array([halving(paper_rng, keys, name) for keys in KEYS]) for name in models]  # (lengths, repetitions)
     evidence.figure("Samples to halve the error of a constant", length_figure(needed), "Points are repetitions.")
     first, second = (slopes(KEYS, one.T) for one in needed)
     evidence.mean_at_most("exponent of N, attention", first, 0.5, alpha=ALPHA)
@@ -183,9 +175,11 @@ biased = Claim(
         "a target without the query": {"targets": ("average of <b,x>²",)},
     },
 )
-def test_biased_heads_err_less_on_correlation_weighted_averages(evidence, request, *, mean="BRFA", targets=CORRELATED):
+def test_biased_heads_err_less_on_correlation_weighted_averages(
+    evidence, paper_rng, *, mean="BRFA", targets=CORRELATED
+):
     """Sign test over 14 repetitions: those in which the heads with a mean err less on each of the targets."""
-    gains = np.array([log_gain(means(shared(request)), target, "RFA", mean) for target in targets])
+    gains = np.array([log_gain(means(paper_rng), target, "RFA", mean) for target in targets])
     for target, gain in zip(targets, gains, strict=True):
         evidence.note(f"{target}: RFA's error is {np.exp(gain.mean()):.2f} times that of the heads with a mean.")
     evidence.sign_test("repetitions won on every target", int((gains > 0).all(axis=0).sum()), 14, alpha=1e-4)
@@ -202,10 +196,10 @@ harmless = Claim(
 
 
 @harmless.refutation("experiment", controls={"a target with the query": {"targets": CORRELATED[:1]}})
-def test_biased_heads_err_more_where_the_query_does_not_matter(evidence, request, *, targets=("average of <b,x>",)):
+def test_biased_heads_err_more_where_the_query_does_not_matter(evidence, paper_rng, *, targets=("average of <b,x>",)):
     """log of BRFA's error over RFA's on an average over keys, one-sided t interval over 14 repetitions."""
     for target in targets:
-        gain = log_gain(means(shared(request)), target, "BRFA", "RFA")
+        gain = log_gain(means(paper_rng), target, "BRFA", "RFA")
         evidence.mean_at_least(f"log error ratio, {target}", gain, 0, alpha=ALPHA)
         times = round(float(np.exp(gain.mean())), 2)
         evidence.counterexample(f"{target}, 256 samples", times_the_error_of_mean_zero=times)

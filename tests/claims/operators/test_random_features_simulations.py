@@ -15,7 +15,6 @@ from itertools import pairwise
 import numpy as np
 
 from reports.claim import Claim
-from reports.randomness import Randomness
 
 PAPER = "fu2023single"
 MODELS = ("RFA, M heads", "BRFA, M heads", "RFMLP")
@@ -33,11 +32,6 @@ TARGETS = (
 UNORDERED = TARGETS[:-1]
 
 
-def shared(request):
-    """Randomness that depends on the suite's seed and the paper, not on the claim: claims share their experiments."""
-    return Randomness(request.config.getoption("--suite-seed"), PAPER)
-
-
 def simulation(rng, scale):
     """Learning curves at the paper's sizes: to 1024 samples and 3 repetitions, or to 4096 and 5 on a GPU."""
     from empirical.operators.random_features import Experiment
@@ -51,9 +45,9 @@ def simulation(rng, scale):
     return experiment, experiment.curves(on)
 
 
-def errors_at_1024(request, scale, name, target):
+def errors_at_1024(paper_rng, scale, name, target):
     """Errors at 1024 samples, one a repetition."""
-    experiment, curves = simulation(shared(request), scale)
+    experiment, curves = simulation(paper_rng, scale)
     return experiment.of(curves, name, target)[:, experiment.sizes.index(1024)]
 
 
@@ -70,13 +64,15 @@ against_network = Claim(
 
 
 @against_network.check("experiment", controls={"a target that sees the keys' order": {"targets": TARGETS[-1:]}})
-def test_attention_errs_less_at_the_papers_sizes(evidence, request, scale, *, targets=UNORDERED):
+def test_attention_errs_less_at_the_papers_sizes(evidence, paper_rng, scale, *, targets=UNORDERED):
     """d = N = 16, M = 1000: RFA's over RFMLP's error at n = 1024, the repetitions' mean on every target."""
     evidence.figure(
-        "Test error against samples", curves_figure(*simulation(shared(request), scale)), "Median of the repetitions."
+        "Test error against samples", curves_figure(*simulation(paper_rng, scale)), "Median of the repetitions."
     )
     for target in targets:
-        ratio = errors_at_1024(request, scale, MODELS[0], target) / errors_at_1024(request, scale, MODELS[2], target)
+        ratio = errors_at_1024(paper_rng, scale, MODELS[0], target) / errors_at_1024(
+            paper_rng, scale, MODELS[2], target
+        )
         evidence.expect(f"geometric mean of error ratios, {target}", np.exp(np.log(ratio).mean()), less_than=1)
 
 
@@ -112,11 +108,13 @@ against_mean = Claim(
 
 @against_mean.check("experiment", controls={"targets without the query": {"targets": TARGETS[:2]}})
 def test_biased_heads_err_less_at_the_papers_sizes(
-    evidence, request, scale, *, targets=("average of t<b,x>", "average of relu(t)<b,x>")
+    evidence, paper_rng, scale, *, targets=("average of t<b,x>", "average of relu(t)<b,x>")
 ):
     """d = N = 16, M = 1000: BRFA's over RFA's error at n = 1024, in every repetition and for both weights."""
     for target in TARGETS:
-        ratio = errors_at_1024(request, scale, MODELS[1], target) / errors_at_1024(request, scale, MODELS[0], target)
+        ratio = errors_at_1024(paper_rng, scale, MODELS[1], target) / errors_at_1024(
+            paper_rng, scale, MODELS[0], target
+        )
         evidence.note(f"{target}: BRFA's error is {np.exp(np.log(ratio).mean()):.2f} times RFA's.")
         if target in targets:
             evidence.expect("largest error ratio", ratio, less_than=1)
@@ -134,11 +132,11 @@ harder = Claim(
 
 @harder.check("experiment", controls={"odd degrees in between": {"degrees": (TARGETS[0], TARGETS[2], TARGETS[1])}})
 def test_attention_learns_higher_degrees_later(
-    evidence, request, scale, *, degrees=(TARGETS[0], TARGETS[1], TARGETS[3])
+    evidence, paper_rng, scale, *, degrees=(TARGETS[0], TARGETS[1], TARGETS[3])
 ):
     """RFA's error at one degree over that at the next, at n = 1024, every repetition."""
     for low, high in pairwise(degrees):
-        ratio = errors_at_1024(request, scale, MODELS[0], low) / errors_at_1024(request, scale, MODELS[0], high)
+        ratio = errors_at_1024(paper_rng, scale, MODELS[0], low) / errors_at_1024(paper_rng, scale, MODELS[0], high)
         evidence.expect(f"error on {low} over that on {high}", ratio, less_than=1)
 
 

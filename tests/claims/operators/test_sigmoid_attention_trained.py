@@ -15,11 +15,9 @@ layers of width 256, n = 512, 800 steps, 8 seeds. Early training at a small size
 from functools import cache
 
 import numpy as np
-import pytest
 from hypothesis import strategies as st
 
 from reports.claim import Claim, given
-from reports.randomness import seed_for
 from theory.operators.attention import scores
 
 PAPER = "ramapuram2024theory"
@@ -36,13 +34,6 @@ VARIANTS = {
     "rotary": {"alpha": 0.0, "position": "rotary"},
 }
 """Without attention: b = -9 ln n leaves no weight above 1e-14. Rotary positions are looked at before training only."""
-
-
-@pytest.fixture
-def seed(request):
-    """Of training, the same for all claims of the paper, which judge the same models: a hash of the suite seed."""
-    pytest.importorskip("torch", reason="needs torch to train")
-    return seed_for(request.config.getoption("--suite-seed"), PAPER)
 
 
 def trained(name, scale, seed, **changes):
@@ -83,12 +74,13 @@ start = Claim(
 
 
 @start.check("exact", controls={"b = -ln n for both": {"large": "b = -ln n"}, "b = +ln n": {"large": "b = +ln n"}})
-def test_without_offset_attention_starts_half_of_n_times_larger(evidence, seed, scale, *, large="rotary"):
+def test_without_offset_attention_starts_half_of_n_times_larger(evidence, paper_rng, scale, *, large="rotary"):
     """Untrained models whose projections to queries and keys are 0, without ALiBi; beside it, as they are."""
     from dataclasses import replace
 
     from empirical.operators.sigmoid_attention import SETTINGS, Variant, attention_sizes, train, without_logits
 
+    seed = paper_rng.seed("training")
     setting, found = replace(SETTINGS[scale], steps=0), []
     for name in (large, "b = -ln n"):
         models = train(setting, Variant(**{**VARIANTS[name], "position": "none"}), seed)
@@ -115,8 +107,9 @@ early = Claim(
 
 
 @early.check("experiment", controls={"b = +ln n": {"offset": "b = +ln n"}, "plain": {"offset": "plain"}})
-def test_the_offset_makes_attention_useful(evidence, seed, scale, *, offset="b = -ln n"):
+def test_the_offset_makes_attention_useful(evidence, paper_rng, scale, *, offset="b = -ln n"):
     """Sizes before training, then paired losses on test text; the figure has all variants."""
+    seed = paper_rng.seed("training")
     limit = sizes("plain", scale, seed).min()
     evidence.expect("size of the branch at the start", sizes(offset, scale, seed), less_than=("least of plain", limit))
     plain, none, found = (losses(name, scale, seed) for name in ("plain", "no attention", offset))
@@ -154,8 +147,9 @@ alibi = Claim(
 
 
 @alibi.check("experiment", controls={"b = +ln n": {"variant": "b = +ln n"}, "rotary": {"variant": "rotary"}})
-def test_alibi_starts_smaller(evidence, seed, scale, *, variant="plain"):
+def test_alibi_starts_smaller(evidence, paper_rng, scale, *, variant="plain"):
     """Mixed values of the first layer before training, paired by seed: the models differ in positions alone."""
+    seed = paper_rng.seed("training")
     ratio = sizes(variant, scale, seed, "attention_sizes") / sizes("rotary", scale, seed, "attention_sizes")
     evidence.expect("size over that with rotary positions", ratio, less_than=1)
 
@@ -191,8 +185,9 @@ scaled = Claim(
 
 
 @scaled.check("experiment", controls={"b = +ln n": {"variant": "b = +ln n"}})
-def test_layer_scale_lowers_the_loss(evidence, seed, scale, *, variant="LayerScale"):
+def test_layer_scale_lowers_the_loss(evidence, paper_rng, scale, *, variant="LayerScale"):
     """The branch starts small; then paired losses on the test text."""
+    seed = paper_rng.seed("training")
     limit = sizes("plain", scale, seed).min()
     evidence.expect("size at the start", sizes(variant, scale, seed), less_than=("least of plain", limit))
     gain = losses("plain", scale, seed) - losses(variant, scale, seed)
@@ -211,8 +206,9 @@ hybrid = Claim(
 
 
 @hybrid.check("experiment", controls={"b = +ln n": {"variant": "b = +ln n"}})
-def test_hybrid_norm_closes_more_than_half_of_the_gap(evidence, seed, scale, *, variant="hybrid-norm"):
+def test_hybrid_norm_closes_more_than_half_of_the_gap(evidence, paper_rng, scale, *, variant="hybrid-norm"):
     """Paired losses above softmax's, against half of the mean gap of plain sigmoid attention."""
+    seed = paper_rng.seed("training")
     plain, soft, found = (losses(name, scale, seed) for name in ("plain", "softmax", variant))
     evidence.expect("worst seed", found, less_than=("mean of plain", plain.mean()), unit="nats")
     evidence.mean_at_most("loss above softmax's", found - soft, (plain - soft).mean() / 2, alpha=1e-4)
@@ -232,8 +228,9 @@ parity = Claim(
 
 
 @parity.check("experiment", controls={"plain": {"variant": "plain"}})
-def test_with_its_offset_sigmoid_attention_equals_softmax(evidence, seed, scale, *, variant="b = -ln n"):
+def test_with_its_offset_sigmoid_attention_equals_softmax(evidence, paper_rng, scale, *, variant="b = -ln n"):
     """Equivalence of paired losses, nothing but the operator exchanged."""
+    seed = paper_rng.seed("training")
     plain, soft, found = (losses(name, scale, seed) for name in ("plain", "softmax", variant))
     margin = (plain - soft).mean() / 2
     evidence.expect("worst seed", found, less_than=("mean of plain", plain.mean()), unit="nats")
@@ -241,8 +238,9 @@ def test_with_its_offset_sigmoid_attention_equals_softmax(evidence, seed, scale,
 
 
 @parity.check("experiment", scope="with hybrid-norm", controls={"plain": {"variant": "plain"}})
-def test_with_hybrid_norm_too_it_keeps_up(evidence, seed, scale, *, variant="b = -ln n, hybrid-norm"):
+def test_with_hybrid_norm_too_it_keeps_up(evidence, paper_rng, scale, *, variant="b = -ln n, hybrid-norm"):
     """The paper's recipe for large models, one-sided: softmax has no hybrid-norm here, as there."""
+    seed = paper_rng.seed("training")
     plain, soft, found = (losses(name, scale, seed) for name in ("plain", "softmax", variant))
     evidence.expect("worst seed", found, less_than=("mean of plain", plain.mean()), unit="nats")
     evidence.mean_at_most("loss above softmax's", found - soft, (plain - soft).mean() / 2, alpha=5e-5)
@@ -259,8 +257,9 @@ attempts = Claim(
 
 
 @attempts.check("experiment", controls={"b = -ln n": {"variant": "b = -ln n"}})
-def test_plain_sigmoid_attention_is_behind_in_every_seed(evidence, seed, scale, *, variant="plain"):
+def test_plain_sigmoid_attention_is_behind_in_every_seed(evidence, paper_rng, scale, *, variant="plain"):
     """Losses paired by seed: each gap to softmax, and the mean gap against half of plain's, for what is no attempt."""
+    seed = paper_rng.seed("training")
     plain, soft, found = (losses(name, scale, seed) for name in ("plain", "softmax", variant))
     evidence.expect("mean gap over that of plain", (found - soft).mean() / (plain - soft).mean(), at_least=0.5)
     evidence.expect("least gap", found - soft, at_least=0.0, unit="nats")

@@ -9,10 +9,8 @@ Scope. The checks measure what small models give and what the statements presupp
 """
 
 import numpy as np
-import pytest
 
 from reports.claim import Claim
-from reports.randomness import seed_for
 
 PAPER = "gao2025softplus"
 
@@ -27,19 +25,14 @@ passkey = Claim(
 )
 
 
-@pytest.fixture
-def seed(request):
-    """Of training, the same for all claims of the paper, so that they judge the same models."""
-    return seed_for(request.config.getoption("--suite-seed"), PAPER)
-
-
 @passkey.check("experiment", controls={"models without training": {"steps": 0}})
-def test_spelling_a_word_of_the_context_again(evidence, seed, scale, *, steps=None):
+def test_spelling_a_word_of_the_context_again(evidence, paper_rng, scale, *, steps=None):
     """Random words of 16 letters at both ends of the context: the loss a letter that the first one saves the second."""
     from dataclasses import replace
 
     from empirical.operators.softplus_attention import SETTINGS, copying, letter_entropy, losses, variant
 
+    seed = paper_rng.seed("training")
     setting = SETTINGS[scale] if steps is None else replace(SETTINGS[scale], steps=steps)
     gains = {}
     for name in ("softmax", "LSSAR p=15"):

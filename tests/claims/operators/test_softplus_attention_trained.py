@@ -13,10 +13,8 @@ read to 8x. Full, on a GPU: 3 models of 3 layers, width 256, at 256 bytes, read 
 """
 
 import numpy as np
-import pytest
 
 from reports.claim import Claim
-from reports.randomness import seed_for
 
 PAPER = "gao2025softplus"
 GAP = "Byte models of some thousand (full: some million) parameters trained for minutes; the paper's have 124 million."
@@ -26,12 +24,6 @@ PRINTED = {
     "LSSA": (3.19, 4.13, 5.30, 5.94),
     "LSSAR p=15": (3.19, 3.19, 3.23, 3.32),
 }
-
-
-@pytest.fixture
-def seed(request):
-    """Of training, the same for all claims of the paper, so that they judge the same models."""
-    return seed_for(request.config.getoption("--suite-seed"), PAPER)
 
 
 def curves(name, scale, seed, *, then=None, steps=None):
@@ -87,10 +79,11 @@ essential = Claim(
 
 
 @essential.refutation("experiment", controls={"models without training": {"steps": 0}})
-def test_models_without_l1_learn(evidence, seed, scale, *, steps=None):
+def test_models_without_l1_learn(evidence, paper_rng, scale, *, steps=None):
     """Softplus of the scores, nothing else: every model's loss at the training length is below the bytes' entropy."""
     from empirical.operators.softplus_attention import letter_entropy
 
+    seed = paper_rng.seed("training")
     found = curves("softplus", scale, seed, steps=steps)[:, 0]
     evidence.expect(
         "loss of the worst model at 1x", found.max(), less_than=("entropy of a byte", letter_entropy()), unit="nats"
@@ -99,8 +92,9 @@ def test_models_without_l1_learn(evidence, seed, scale, *, steps=None):
 
 
 @essential.check("experiment", controls={"softplus with l1 in its place": {"without": "LSSA"}})
-def test_models_without_l1_are_worse(evidence, seed, scale, *, without="softplus"):
+def test_models_without_l1_are_worse(evidence, paper_rng, scale, *, without="softplus"):
     """Softplus without normalisation against LSSA: at the training length and at the longest context."""
+    seed = paper_rng.seed("training")
     one, other = curves("LSSA", scale, seed), curves(without, scale, seed)
     lower(evidence, "loss at 1x", ("LSSA", one[:, 0]), (without, other[:, 0]))
     lower(evidence, "loss at the longest context", ("LSSA", one[:, -1]), (without, other[:, -1]))
@@ -125,8 +119,9 @@ def test_the_printed_losses_tie_at_the_training_length(evidence, *, column=0):
 
 
 @better.refutation("experiment", controls={"softmax itself": {"name": "softmax"}})
-def test_trained_here_softmax_is_the_better_one_at_long_contexts(evidence, seed, scale, *, name="LSSA"):
+def test_trained_here_softmax_is_the_better_one_at_long_contexts(evidence, paper_rng, scale, *, name="LSSA"):
     """Same models but for the operator: the loss at the longest context, and the growth, are lower for softmax."""
+    seed = paper_rng.seed("training")
     softmax, other = curves("softmax", scale, seed), curves(name, scale, seed)
     for context, column in (("1x", 0), ("2x", 1)):
         evidence.note(
@@ -152,13 +147,14 @@ constant = Claim(
     "experiment",
     controls={"softmax": {"name": "softmax"}, "LSSA, without re-weighting": {"name": "LSSA"}},
 )
-def test_the_loss_of_lssar_hardly_grows(evidence, seed, scale, *, name="LSSAR p=15"):
+def test_the_loss_of_lssar_hardly_grows(evidence, paper_rng, scale, *, name="LSSAR p=15"):
     """Growth to the longest context: nearer to 0, constancy, than to LSSA's, and below softmax's.
 
     The paper's own growth to 8x, 0.13 nats, goes into a note: nats of its tokens and of our bytes do not compare.
     """
     from empirical.operators.softplus_attention import SETTINGS, VARIANTS
 
+    seed = paper_rng.seed("training")
     rows = {each: curves(each, scale, seed) for each in VARIANTS}
     evidence.figure("Loss by length of the context", figure_of(rows, SETTINGS[scale].length), "Dots are models.")
     found = curves(name, scale, seed)
@@ -181,8 +177,9 @@ helps = Claim(
 
 
 @helps.refutation("experiment", controls={"the context cut to the training length": {"cut": True}})
-def test_cutting_the_context_is_better(evidence, seed, scale, *, cut=False):
+def test_cutting_the_context_is_better(evidence, paper_rng, scale, *, cut=False):
     """The same targets with the longest context and with 1x only; cutting needs no new operator and costs less."""
+    seed = paper_rng.seed("training")
     found = curves("LSSAR p=15", scale, seed)
     longest = found[:, 0] if cut else found[:, -1]
     lower(evidence, "loss of LSSAR", ("context of 1x", found[:, 0]), ("longest context", longest))
@@ -201,8 +198,9 @@ no_tuning = Claim(
 
 
 @no_tuning.refutation("experiment", controls={"re-weighting that is not switched on": {"then": "LSSA"}})
-def test_switching_it_on_costs_at_the_training_length(evidence, seed, scale, *, then="LSSAR p=15"):
+def test_switching_it_on_costs_at_the_training_length(evidence, paper_rng, scale, *, then="LSSAR p=15"):
     """LSSA's own models with the other operator: the loss at 1x rises, so nothing comes for free."""
+    seed = paper_rng.seed("training")
     off, on = curves("LSSA", scale, seed), curves("LSSA", scale, seed, then=then)
     for column in range(off.shape[1]):
         change = (on - off)[:, column].mean()
@@ -211,8 +209,9 @@ def test_switching_it_on_costs_at_the_training_length(evidence, seed, scale, *, 
 
 
 @no_tuning.check("experiment", controls={"models trained without it": {"trained": "LSSA"}})
-def test_models_trained_with_it_are_better_at_long_contexts(evidence, seed, scale, *, trained="LSSAR p=15"):
+def test_models_trained_with_it_are_better_at_long_contexts(evidence, paper_rng, scale, *, trained="LSSAR p=15"):
     """Trained with and without re-weighting, all used with it: loss at the longest context."""
+    seed = paper_rng.seed("training")
     on = curves("LSSA", scale, seed, then="LSSAR p=15")
     found = curves(trained, scale, seed, then="LSSAR p=15")
     lower(evidence, "loss at the longest context", ("trained with it", found[:, -1]), ("switched on", on[:, -1]))
@@ -230,8 +229,9 @@ trade_off = Claim(
 
 
 @trade_off.check("experiment", controls={"the powers exchanged": {"small": "LSSAR p=15", "large": "LSSAR p=3"}})
-def test_p_3_wins_at_1x_and_p_15_beyond(evidence, seed, scale, *, small="LSSAR p=3", large="LSSAR p=15"):
+def test_p_3_wins_at_1x_and_p_15_beyond(evidence, paper_rng, scale, *, small="LSSAR p=3", large="LSSAR p=15"):
     """Losses at 1x and at the longest context, and growths."""
+    seed = paper_rng.seed("training")
     near, far = curves(small, scale, seed), curves(large, scale, seed)
     lower(evidence, "loss at 1x", (small, near[:, 0]), (large, far[:, 0]))
     lower(evidence, "growth", (large, growth(far)), (small, growth(near)))
@@ -252,10 +252,11 @@ rivals = Claim(
 
 
 @rivals.check("experiment", controls={"LSSAR in their place": {"failing": "LSSAR p=15"}})
-def test_the_rivals_of_the_tables_grow_more(evidence, seed, scale, *, failing=None):
+def test_the_rivals_of_the_tables_grow_more(evidence, paper_rng, scale, *, failing=None):
     """Growth of each rival against LSSAR's, the sigmoid's against softmax's; with ALiBi and QK-norm in the figure."""
     from empirical.operators.softplus_attention import MORE, SETTINGS
 
+    seed = paper_rng.seed("training")
     lssar, softmax = (growth(curves(name, scale, seed)) for name in ("LSSAR p=15", "softmax"))
     sigmoid = failing or "sigmoid"
     lower(evidence, "growth", ("softmax", softmax), (sigmoid, growth(curves(sigmoid, scale, seed))))
@@ -284,10 +285,11 @@ fixed_offset = Claim(
 
 
 @fixed_offset.check("experiment", controls={"the fixed offset": {"follow": False}})
-def test_an_offset_that_follows_the_context_lowers_the_growth(evidence, seed, scale, *, follow=True):
+def test_an_offset_that_follows_the_context_lowers_the_growth(evidence, paper_rng, scale, *, follow=True):
     """The same sigmoid models, read with both offsets."""
     from empirical.operators.softplus_attention import SETTINGS, followed, variant
 
+    seed = paper_rng.seed("training")
     fixed, setting = curves("sigmoid", scale, seed), SETTINGS[scale]
     found = followed(setting, variant("sigmoid", setting), seed) if follow else fixed
     lower(evidence, "growth", ("offset follows", growth(found)), ("offset fixed", growth(fixed)))

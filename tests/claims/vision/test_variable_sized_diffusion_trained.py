@@ -14,7 +14,6 @@ trains wider and deeper ones for longer, and goes to 24 x 24.
 import numpy as np
 
 from reports.claim import Claim
-from reports.randomness import Randomness
 from theory.vision.variable_sized_diffusion import inverse_factor, size_factor
 
 PAPER = "jin2023trainingfree"
@@ -26,16 +25,16 @@ def unchanged(tokens, trained):
     return 1.0
 
 
-def trained(request, scale, steps=None):
+def trained(paper_rng, scale, steps=None):
     """A function (side, factor) -> entropies, errors of each seed, and one side -> the best linear error.
 
-    All claims of this file share their denoisers: the seed is that of the suite and the paper.
+    All claims of this file share their denoisers.
     """
     from empirical.vision.variable_sized_diffusion import SIZES, linear_error, measure, train
 
-    rng, size = Randomness(request.config.getoption("--suite-seed"), PAPER), SIZES[scale]
-    models = train(rng.seed("denoiser"), size, steps)
-    noise = rng.seed("noise")
+    size = SIZES[scale]
+    models = train(paper_rng.seed("denoiser"), size, steps)
+    noise = paper_rng.seed("noise")
 
     def run(side, factor):
         return measure(models, side, factor, size.images, noise)
@@ -55,9 +54,9 @@ drift = Claim(
 
 
 @drift.check("experiment", controls={"the inverse factor": {"factor": inverse_factor}})
-def test_every_trained_model_drifts_less(evidence, request, scale, *, factor=size_factor):
+def test_every_trained_model_drifts_less(evidence, paper_rng, scale, *, factor=size_factor):
     """Mean over layers, heads and queries, for each seed; the share of the drift that is left."""
-    run, _ = trained(request, scale)
+    run, _ = trained(paper_rng, scale)
     goal = run(8, unchanged)[0]
     found = {8: (goal, goal)}
     for side in SIDES[scale]:
@@ -101,9 +100,9 @@ defects = Claim(
 
 
 @defects.check("experiment", controls={"models without training": {"steps": 0}})
-def test_the_error_grows_against_the_best_linear_denoiser(evidence, request, scale, *, steps=None):
+def test_the_error_grows_against_the_best_linear_denoiser(evidence, paper_rng, scale, *, steps=None):
     """Error over that of the best linear denoiser fitted to the size itself, which has the same noise to remove."""
-    run, linear_error = trained(request, scale, steps)
+    run, linear_error = trained(paper_rng, scale, steps)
     ratios = {side: run(side, unchanged)[1] / linear_error(side) for side in (8, *SIDES[scale])}
     for side, ratio in sorted(ratios.items()):
         evidence.note(f"{side} x {side}: error {ratio.mean():.2f} times the best linear denoiser's.")
@@ -124,9 +123,9 @@ quality = Claim(
 
 
 @quality.check("experiment", controls={"the inverse factor": {"factor": inverse_factor}})
-def test_the_error_with_the_factor_and_without(evidence, request, scale, *, factor=size_factor):
+def test_the_error_with_the_factor_and_without(evidence, paper_rng, scale, *, factor=size_factor):
     """At 4 x 4 the factor does better than its inverse on the mean over seeds; all sizes are reported."""
-    run, linear_error = trained(request, scale)
+    run, linear_error = trained(paper_rng, scale)
     for side in SIDES[scale]:
         usual, scaled = run(side, unchanged)[1], run(side, factor)[1]
         inverse = run(side, lambda N, T: 1 / factor(N, T))[1]
