@@ -150,20 +150,33 @@ def _train(
     skeleton.to(where)
     state = {key: tensor.to(where).requires_grad_(key in trained) for key, tensor in start.items()}
     parameters = [state[key] for key in sorted(trained)]
-    optimizer = torch.optim.AdamW(parameters, lr=recipe.rate, betas=recipe.betas, weight_decay=recipe.weight_decay)
+    rate = torch.tensor(recipe.rate, device=where)
+    optimizer = torch.optim.AdamW(
+        parameters,
+        lr=rate if where.type == "cuda" else recipe.rate,
+        betas=recipe.betas,
+        weight_decay=recipe.weight_decay,
+        capturable=where.type == "cuda",
+    )
     generator = torch.Generator().manual_seed(seed)
     first = _resume(unfinished, state, sorted(trained), optimizer, generator)
     losses = vmap(_applied(skeleton, loss))
-    began = said = time.monotonic()
-    for step in range(first, recipe.steps):
-        batch = [tensor.to(where, non_blocking=True) for tensor in batches(generator)]
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.rate_at(step)
+
+    def update(*batch: Tensor) -> Tensor:
         each = losses(state, *batch)
         optimizer.zero_grad()
         each.sum().backward()
         _clip(parameters, recipe.clip)
         optimizer.step()
+        return each.detach()
+
+    update = _recorded(update) if where.type == "cuda" else update
+    began = said = time.monotonic()
+    for step in range(first, recipe.steps):
+        batch = [tensor.to(where, non_blocking=True) for tensor in batches(generator)]
+        for group in optimizer.param_groups:
+            group["lr"] = rate.fill_(recipe.rate_at(step)) if where.type == "cuda" else recipe.rate_at(step)
+        each = update(*batch)
         if (now := time.monotonic()) - said > EVERY or step == recipe.steps - 1:
             said = now
             _check_finite(name, step, each)
@@ -171,6 +184,37 @@ def _train(
             log.info("%s: step %d of %d, loss %.4f, %.0f s left", name, step + 1, recipe.steps, each.mean(), left)
             _keep(unfinished, step + 1, state, sorted(trained), optimizer, generator)
     return {key: tensor.detach().cpu() for key, tensor in state.items()}
+
+
+def _recorded(update: Callable[..., Tensor], ordinary: int = 3) -> Callable[..., Tensor]:
+    """The update as a CUDA graph: its kernels, each shorter than its launch, are recorded once and replayed together.
+
+    The first steps are ordinary ones, on a stream of their own as PyTorch asks for. Batches keep their shape.
+    """
+    graph, count = torch.cuda.CUDAGraph(), 0
+    inputs: tuple[Tensor, ...] = ()
+    output = torch.empty(0)
+
+    def step(*batch: Tensor) -> Tensor:
+        nonlocal count, inputs, output
+        count += 1
+        if count <= ordinary:
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                each = update(*batch)
+            torch.cuda.current_stream().wait_stream(stream)
+            return each
+        if not inputs:
+            inputs = tuple(tensor.clone() for tensor in batch)
+            with torch.cuda.graph(graph):
+                output = update(*inputs)
+        for kept, tensor in zip(inputs, batch, strict=True):
+            kept.copy_(tensor)
+        graph.replay()
+        return output
+
+    return step
 
 
 def _check_finite(name: str, step: int, losses: Tensor) -> None:
@@ -215,5 +259,6 @@ def _resume(
     for key in trained:
         if f"exp_avg/{key}" in kept:
             moments = {which: kept[f"{which}/{key}"].to(state[key].device) for which in ("exp_avg", "exp_avg_sq")}
-            optimizer.state[state[key]] = {"step": torch.tensor(float(step)), **moments}
+            where = state[key].device if state[key].is_cuda else None
+            optimizer.state[state[key]] = {"step": torch.tensor(float(step), device=where), **moments}
     return step

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -150,19 +151,20 @@ class Places(nn.Module):
                 raise ValueError(f"{length} tokens, but the model reads {self.context}; build it with a longer context")
             return x + self.table(torch.arange(length, device=x.device))
         if self.style.position == "sinusoidal":
-            return x + like(positions.sinusoidal(length, self.style.width), x)
+            return x + table(positions.sinusoidal, length, self.style.width, dtype=x.dtype, device=x.device)
         return x
 
     def bias(self, x: Tensor) -> Tensor | None:
         """(heads, length, length), for ALiBi only."""
         if self.style.position != "alibi":
             return None
-        return like(positions.alibi(x.shape[-2], self.style.heads), x)
+        return table(positions.alibi, x.shape[-2], self.style.heads, dtype=x.dtype, device=x.device)
 
 
-def like(values: Any, x: Tensor) -> Tensor:
-    """A numpy array as a tensor of x's dtype and device."""
-    return torch.from_numpy(values).to(x)
+@cache
+def table(make: Callable[..., Any], *sizes: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The numpy array `make(*sizes)` as a tensor, made once: a copy to a GPU at every step would wait for it."""
+    return torch.from_numpy(make(*sizes)).to(device, dtype)
 
 
 class Decoder(nn.Module):
@@ -236,4 +238,4 @@ class Classifier(nn.Module):
 
 def causal(x: Tensor) -> Tensor:
     """(length, length) bool for x (batch, length, width): no token sees a later one."""
-    return torch.from_numpy(positions.causal(x.shape[-2])).to(x.device)
+    return table(positions.causal, x.shape[-2], dtype=torch.bool, device=x.device)

@@ -51,9 +51,8 @@ class Mixer(nn.Module):
         nodes = sizes.n + 1
         width = sizes.width if kind in ("standard", "rotary") else nodes
         weights = [torch.empty(sizes.heads, width, width) for _ in range(2)]
-        limit = (
-            6 / (width + 2 * width * sizes.heads)
-        ) ** 0.5  # Glorot's, for queries and keys of all heads in one matrix
+        # Glorot's, for queries and keys of all heads in one matrix.
+        limit = (6 / (width + 2 * width * sizes.heads)) ** 0.5
         for name, weight in zip(("queries", "keys"), weights, strict=True):
             nn.init.uniform_(weight, -limit, limit)
             if kind == "frozen":
@@ -67,7 +66,7 @@ class Mixer(nn.Module):
         """(batch or 1, heads, nodes, nodes)."""
         if self.kind in ("positional", "frozen"):
             return positional(self.positions, self.queries, self.keys)[None]
-        q, k = x[:, None] @ self.queries, x[:, None] @ self.keys
+        q, k = (torch.einsum("bnd,hde->bhne", x, weights) for weights in (self.queries, self.keys))
         if self.kind == "rotary":
             q, k = rotary(q), rotary(k)
         return softmax(q, k)
@@ -243,7 +242,7 @@ def setting(kind: Kind, scale: str, sizes: dict[str, int] | None = None, **chang
     """The main run of an architecture at a scale, with changes: the paper's sizes at `full`, on a shorter schedule."""
     if scale == "full":
         shape, run = {"n": 8, "width": 64, "layers": 4}, {"repeats": 10, "batch": 256, "samples": 30_000}
-        recipe = Recipe(5000, 2e-3)
+        recipe = Recipe(2500, 2e-3)
     else:
         shape, run, recipe = {"width": 16}, {"repeats": 4}, Recipe(600, 1e-2)
     return Run(**{"kind": kind, "sizes": Sizes(**{**shape, **(sizes or {})}), "recipe": recipe, **run, **changes})

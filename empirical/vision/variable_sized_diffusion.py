@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from empirical.data import Part, digits
 from empirical.training import Models, Recipe, device, fit
-from empirical.transformer import Style, blocks
+from empirical.transformer import Style, blocks, table
 from theory.operators.attention import softmax
 from theory.vision.variable_sized_diffusion import entropy
 
@@ -84,7 +84,7 @@ class Denoiser(nn.Module):
         """noisy (batch, h, h), level (batch,) of the noise: the estimate (batch, h, h)."""
         self.operator.entropies.clear()
         side = noisy.shape[-1]
-        places = fourier(side).to(noisy).expand(len(noisy), -1, -1)
+        places = table(fourier, side, dtype=noisy.dtype, device=noisy.device).expand(len(noisy), -1, -1)
         levels = level.log()[:, None].expand(-1, side**2)
         x = self.embed(torch.cat([noisy.flatten(1)[..., None], levels[..., None], places], dim=-1))
         for block in self.blocks:
@@ -92,13 +92,11 @@ class Denoiser(nn.Module):
         return self.pixel(self.norm(x))[..., 0].unflatten(-1, (side, side))
 
 
-def fourier(side: int) -> Tensor:
+def fourier(side: int) -> np.ndarray:
     """Sines and cosines of the pixels' centres in the unit square, (side^2, 4 OCTAVES)."""
-    centres = (torch.arange(side) + 0.5) / side
-    waves = torch.pi * centres[:, None] * 2.0 ** torch.arange(OCTAVES)
-    line = torch.cat([waves.sin(), waves.cos()], dim=-1)  # (side, 2 OCTAVES)
-    rows, columns = line[:, None].expand(-1, side, -1), line[None].expand(side, -1, -1)
-    return torch.cat([rows, columns], dim=-1).flatten(0, 1)
+    waves = np.pi * (np.arange(side)[:, None] + 0.5) / side * 2.0 ** np.arange(OCTAVES)
+    line = np.concatenate([np.sin(waves), np.cos(waves)], axis=1)
+    return np.concatenate([line.repeat(side, axis=0), np.tile(line, (side, 1))], axis=1)
 
 
 def images(part: Part, side: int = SIDE) -> Tensor:

@@ -180,19 +180,21 @@ scaled = Claim(
     where="Section 5.1",
     says="LayerScale with a start of 1e-4 stabilises sigmoid attention with b = 0: the model learns more.",
     formula=r"L(\text{LayerScale}) < L(b = 0)",
-    gap="At a small size the 1e-4 delays the branches for longer than it helps; the paper trains for far longer.",
+    gap="In a short training the 1e-4 delays the branches for longer than it helps; the paper trains for far longer.",
 )
 
 
 @scaled.check("experiment", controls={"b = +ln n": {"variant": "b = +ln n"}})
-def test_layer_scale_lowers_the_loss(evidence, paper_rng, scale, *, variant="LayerScale"):
-    """The branch starts small; then paired losses on the test text."""
+def test_layer_scale_starts_small_and_the_loss_is_compared(evidence, paper_rng, scale, *, variant="LayerScale"):
+    """The branch starts small. The losses after a short training are noted: they say little of a long one."""
     seed = paper_rng.seed("training")
     limit = sizes("plain", scale, seed).min()
     evidence.expect("size at the start", sizes(variant, scale, seed), less_than=("least of plain", limit))
     gain = losses("plain", scale, seed) - losses(variant, scale, seed)
-    evidence.note(f"Gain {gain.mean():.3f} nats, standard deviation {gain.std(ddof=1):.3f}.")
-    evidence.mean_at_least("loss of plain above its own", gain, 0.0, alpha=5e-5)
+    evidence.note(
+        f"Loss of plain minus its own: {gain.mean():+.3f} nats, standard deviation {gain.std(ddof=1):.3f} over seeds."
+    )
+    evidence.inconclusive(needs="a training so long that the factors have grown out of their start at 1e-4")
 
 
 hybrid = Claim(
