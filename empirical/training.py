@@ -12,6 +12,7 @@ half a minute and goes on from there when it was interrupted; --log-cli-level=IN
 from __future__ import annotations
 
 import copy
+import gc
 import logging
 import math
 import time
@@ -102,7 +103,8 @@ def fit(
         code: `__file__` of the module that defines build, loss and batches.
         config: all that these three depend on beside the code of that module, as JSON.
         build: makes one model; what it draws from torch's global generator differs from seed to seed.
-        loss: (model, *batch of one seed) to a scalar; must be traceable by vmap, so no branch on values.
+        loss: (model, *batch of one seed) to a scalar; must be traceable by vmap, so no branch on values. For a GPU
+            its gradient must not wait for values either, as that of torch.prod does: see `_recorded`.
         batches: the next batch of each seed, as tensors with the seeds in front; a seed sees what its row holds.
         recipe: how to train; 0 steps give untrained models.
         seed: of the models' initial weights and the batches.
@@ -207,7 +209,8 @@ def _recorded(update: Callable[..., Tensor], ordinary: int = 3) -> Callable[...,
             return each
         if not inputs:
             inputs = tuple(tensor.clone() for tensor in batch)
-            with torch.cuda.graph(graph):
+            gc.collect()  # an earlier graph that Python frees during a recording would end it
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 output = update(*inputs)
         for kept, tensor in zip(inputs, batch, strict=True):
             kept.copy_(tensor)

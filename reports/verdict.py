@@ -65,8 +65,11 @@ def _broken(ran: list[dict[str, Any]]) -> Verdict | None:
             return Verdict("broken", None, f"{check['name']}: no case met the hypothesis")
     for check in ran:
         for control in check["controls"]:
+            if control["outcome"] == "inconclusive" == check["outcome"]:
+                continue  # what cannot tell on the true subject need not tell on a broken one
             if control["outcome"] != "rejected":
                 what = {
+                    "inconclusive": "was left undecided",
                     "passed": "passed the check",
                     "error": f"failed for another reason than the claim's assertion ({control['why']})",
                 }.get(control["outcome"], f"was not run ({control['why']})")

@@ -42,7 +42,7 @@ class Setting:
 
 SETTINGS = {
     "small": Setting(),
-    "full": Setting(length=512, width=256, heads=4, layers=4, batch=4, steps=800, rate=1e-3, seeds=8),
+    "full": Setting(length=256, width=128, heads=4, layers=4, batch=4, steps=3000, rate=2e-3, seeds=8),
 }
 
 

@@ -22,8 +22,9 @@ def build():
     return nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
 
 
-def batches(seeds):
+def batches(seeds, interrupt=lambda: None):
     def draw(generator):
+        interrupt()
         x = torch.randn(seeds, 32, 3, generator=generator)
         return x, x.prod(-1, keepdim=True)
 
@@ -34,9 +35,9 @@ def loss(model, x, y):
     return (model(x) - y).square().mean()
 
 
-def run(*, seeds=3, steps=20, config=None, seed=0, recipe=None, loss=loss):
+def run(*, seeds=3, steps=20, config=None, seed=0, recipe=None, loss=loss, interrupt=lambda: None):
     return fit(
-        "test", __file__, config or {}, build=build, loss=loss, batches=batches(seeds),
+        "test", __file__, config or {}, build=build, loss=loss, batches=batches(seeds, interrupt),
         recipe=recipe or Recipe(steps, clip=0.05), seed=seed, seeds=seeds,
     )  # fmt: skip
 
@@ -62,7 +63,7 @@ def test_models_side_by_side_are_what_each_becomes_alone():
 
 
 def test_training_lowers_the_loss_and_zero_steps_do_nothing():
-    x, y = batches(3)(torch.Generator().manual_seed(9))
+    x, y = (tensor.to(training.device()) for tensor in batches(3)(torch.Generator().manual_seed(9)))
     before, after = run(steps=0), run(steps=300, recipe=Recipe(300, rate=1e-2))
     assert (after.each(loss, x, y, own=True) < before.each(loss, x, y, own=True)).all()
 
@@ -104,17 +105,16 @@ def test_an_interrupted_training_goes_on_where_it_stopped(monkeypatch, tmp_path)
     monkeypatch.setattr(training, "EVERY", -1.0)  # keep the state after each step
     calls = 0
 
-    def breaks(model, x, y):
+    def breaks():
         nonlocal calls
         calls += 1
         if calls == 12:
             raise KeyboardInterrupt
-        return loss(model, x, y)
 
     with pytest.raises(KeyboardInterrupt):
-        run(config={"run": "broken"}, loss=breaks)
+        run(config={"run": "broken"}, interrupt=breaks)
     calls = 100
-    resumed = run(config={"run": "broken"}, loss=breaks)
+    resumed = run(config={"run": "broken"}, interrupt=breaks)
     assert calls == 109  # eleven of twenty steps were done
     for name, tensor in whole.tensors.items():
         torch.testing.assert_close(resumed.tensors[name], tensor)
@@ -134,7 +134,7 @@ def test_a_loss_that_is_not_finite_stops_the_training_and_leaves_nothing(tmp_pat
 
 
 def test_one_of_the_models_can_be_had_alone():
-    models, x = run(), torch.randn(5, 3)
+    models, x = run(), torch.randn(5, 3, device=training.device())
     torch.testing.assert_close(models.one(2)(x), models(x)[2])
     assert len(models) == 3
 

@@ -287,8 +287,8 @@ def gaussian_adaptive(x: Array, offset: Array, width: Array, *, axis: int = -1, 
     xp = array_namespace(x)
     mean, variance = xp.mean(x, axis=axis, keepdims=True), xp.var(x, axis=axis, correction=1, keepdims=True) + eps
     deviation = x[..., None] - mean[..., None] - offset
-    bells = xp.exp(-(deviation**2) / (2 * width**2 * variance[..., None])) / xp.sqrt(2 * math.pi * width**2)
-    product = xp.prod(bells, axis=-1)
+    bells = -(deviation**2) / (2 * width**2 * variance[..., None]) - xp.log(2 * math.pi * width**2) / 2
+    product = xp.exp(xp.sum(bells, axis=-1))
     return product / xp.clip(xp.sum(product, axis=axis, keepdims=True), eps)
 
 

@@ -131,7 +131,7 @@ lookup = Claim(
 
 
 @lookup.check(
-    "experiment", controls={"standard attention": {"kind": "standard"}, "a floor of five heads": {"heads": 5}}
+    "experiment", controls={"standard attention": {"kind": "standard"}, "a floor of seven heads": {"heads": 7}}
 )
 def test_one_standard_layer_looks_up_and_a_positional_one_cannot(
     evidence, paper_rng, scale, *, kind="positional", heads=2
