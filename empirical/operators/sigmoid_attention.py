@@ -55,7 +55,7 @@ class Variant:
     """
 
     alpha: float | None = None
-    position: Position = "alibi"
+    position: Position = "rotary"
     qk_norm: bool = True
     branch_norm: bool = False
     layer_scale: float | None = None
