@@ -118,7 +118,7 @@ def test_the_offset_makes_attention_useful(evidence, paper_rng, scale, *, offset
     evidence.mean_at_least("loss without attention above its own", none - found, 0.0, alpha=5e-5)
     both = losses("b = -ln n, ALiBi", scale, seed) - losses("ALiBi", scale, seed)
     evidence.note(f"Plain is {(plain - none).mean():+.3f} nats from no attention.")
-    evidence.note(f"With ALiBi, which shrinks the start by itself, b = -ln n changes the loss by {both.mean():+.3f} nats.")
+    evidence.note(f"With ALiBi, which shrinks the start itself, b = -ln n changes the loss by {both.mean():+.3f} nats.")
 
 
 def figure_of(scale, seed):
