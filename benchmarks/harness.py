@@ -226,20 +226,21 @@ def start_up(repeat: int) -> Cost:
 
 README_TEST = "tests/reports/test_readme.py::test_the_numbers_in_the_readme_are_the_current_ones"
 COMMANDS = {
-    "all claims and the page": (["reports", "run"], 90.0),
+    "all claims and the page": (["reports", "run"], 420.0),
     "all tests": (["pytest", "-n", "auto", "--deselect", README_TEST], 900.0),  # it waits for what is measured here
 }
 """Cost -> the command behind it, and its aim in seconds."""
 
 
 def commands() -> list[Cost]:
-    """Seconds of one run of each, with one process per core; a run that fails is not measured."""
+    """Seconds of one run of each, with one process per core and no trained model in the cache; none if it fails."""
     costs = []
-    with tempfile.TemporaryDirectory(prefix="attest-harness-") as folder:
-        for name, (module, aim) in COMMANDS.items():
+    for name, (module, aim) in COMMANDS.items():
+        with tempfile.TemporaryDirectory(prefix="attest-harness-") as folder:
+            environment = _environment() | {"ATTEST_CACHE": str(Path(folder, "cache"))}
             started = time.perf_counter()
             command = [sys.executable, "-m", *module, "-q", f"--out={folder}"]
-            subprocess.run(command, cwd=ROOT, env=_environment(), check=True, text=True, capture_output=True)
+            subprocess.run(command, cwd=ROOT, env=environment, check=True, text=True, capture_output=True)
             costs.append(_cost(name, [time.perf_counter() - started], aim, "s"))
     return costs
 

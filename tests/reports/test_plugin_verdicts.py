@@ -76,6 +76,21 @@ def test_a_control_that_ends_undecided_is_no_rejection(suite):
     assert suite.claim("means")["verdict"] == "broken"
 
 
+def test_a_control_of_an_undecided_check_may_be_undecided_too(suite):
+    suite.declare("""
+    means = claim("means")
+
+    @means.check("statistical", controls={"exchanged": {"sign": -1}})
+    def test_the_mean_is_positive(evidence, *, sign=1):
+        \"\"\"A mean.\"\"\"
+        evidence.mean_at_least("mean", [sign * 100, sign * -99, sign], 0, alpha=1e-3)
+    """)
+    suite.record('["somebody2024/means"]\nverdict = "inconclusive"\n')
+    assert suite.run().ret == 0
+    [check] = suite.claim("means")["checks"]
+    assert (check["outcome"], check["controls"][0]["outcome"]) == ("inconclusive", "inconclusive")
+
+
 def test_a_check_that_reaches_no_expectation_makes_its_claim_broken(suite):
     suite.declare(HOLDS.replace("(-2, 0, 3)", "range(0) if power == 2 else (-2, 0)"))
     assert suite.run().ret == 1
