@@ -249,7 +249,8 @@ def commands() -> list[Cost]:
 
 
 def _environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return kept | {"PYTHONPATH": str(ROOT), "COLUMNS": "100"}
 
 
 def _cost(name: str, samples: list[float], aim: float | None, unit: str) -> Cost:

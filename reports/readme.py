@@ -60,7 +60,8 @@ def numbers(root: Path) -> str:
         f"| `tox run -e tests` | {_time(times, 'all tests')} | no failure, and the same line |\n"
         f"\nThe record holds {len(words)} claims of {len({claim.paper for claim in claims})} papers; each of their "
         f"checks has controls, {controls} in all; one that is not rejected where its check runs fails the run. Times "
-        f"without installing and with no model trained before, measured on {environment['processor']}, Python {environment['python']}. "
+        "without installing and with no model trained before, measured on "
+        f"{environment['processor']}, Python {environment['python']}. "
         f"Starting `attest list` takes {_time(times, 'attest list, whole process')}; the plugin adds "
         f"{_time(times, 'plugin, per check with a control')} to a check.\n\n"
     )

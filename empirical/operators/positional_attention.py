@@ -222,9 +222,7 @@ class Run:
         )  # fmt: skip
 
     def errors(self, seed: int, factor: float, size: int = 1000) -> np.ndarray:
-        """Mean squared errors (tasks, repeats) at a range factor; the models of a task, of any kind, get the same
-        numbers.
-        """
+        """Mean squared errors (tasks, repeats) at a range factor; all models of a task get the same numbers."""
         x, y = self.draw(size, factor, torch.Generator().manual_seed(seed + 2), own=False)
         return self._mean_squares(self.train(seed), x, y)
 

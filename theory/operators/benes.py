@@ -114,8 +114,7 @@ def reachable(nodes: int, order: Sequence[int]) -> int:
 
 
 def slots(messages: Sequence[tuple[int, int]], nodes: int, words: int) -> list[int]:
-    """A slot for each message (sender, receiver) such that no node sends or receives twice in one slot: Koenig's
-    theorem.
+    """A slot for each message (sender, receiver); no node sends or receives twice in one (Koenig's theorem).
 
     Every node may send at most `words` messages and receive as many; then `words` slots do. By alternating chains.
     """

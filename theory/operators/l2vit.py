@@ -81,8 +81,7 @@ def windows(side: int, width: int) -> np.ndarray:
 
 
 def reachable(*layers: np.ndarray) -> np.ndarray:
-    """(n, n) bool: whether token j can influence token i through the layers, each (n, n) bool, with skip
-    connections."""
+    """Whether token j can influence token i through layers with skip connections; both (n, n) bool."""
     reached = np.eye(len(layers[0]), dtype=bool)
     for layer in layers:
         reached = ((layer | np.eye(len(layer), dtype=bool)).astype(float) @ reached) > 0
@@ -114,8 +113,7 @@ class Backbone:
         return count + 2 * last + last * 1000 + 1000
 
     def multiplications(self, side: int) -> int:
-        """Multiply-adds for an image of side x side pixels, side a multiple of 32; windows are padded as in the
-        code."""
+        """Multiply-adds for an image of side x side pixels (a multiple of 32), windows padded as in the code."""
         first, grid = self.dims[0], side // 4
         count = (side // 2) ** 2 * 27 * first // 2 + grid**2 * 9 * first // 2 * first
         for stage, (C, depth) in enumerate(zip(self.dims, self.depths, strict=True)):

@@ -24,9 +24,7 @@ Network = Sequence[Affine]
 
 @dataclass(frozen=True)
 class Layer:
-    """queries, keys (H, p, d_k) and values (H, d, d_v): one entry per head; phi maps H d_v + d numbers to the next
-    d.
-    """
+    """Per head: queries, keys (H, p, d_k), values (H, d, d_v); phi maps H d_v + d numbers to the next d."""
 
     queries: np.ndarray
     keys: np.ndarray
@@ -143,8 +141,7 @@ def positional_jacobian_norm(A: np.ndarray, W_v: np.ndarray) -> float:
 
 
 def amplifier(sharpness: float) -> Layer:
-    """A standard layer on tokens (value, flag, 1) whose slope at value 0 is (1 + 2 sharpness) / 3, for values 0, 1 and
-    -1.
+    """A standard layer on tokens (value, flag, 1), values 0, 1 and -1; its slope at 0 is (1 + 2 sharpness) / 3.
 
     The token with flag 0 asks with its value, those with flag 1 keep theirs: L such layers have that slope to the
     power L.

@@ -1,5 +1,4 @@
-"""Compilers to positional Transformers: message-passing protocols through a Benes network, and programs with fixed
-wiring.
+"""Compilers to positional Transformers: protocols through a Benes network, and programs with fixed wiring.
 
 A protocol (massively parallel computation, MPC): N machines hold s words; in each of R rounds every machine sends at
 most s messages and receives at most s, then computes locally. Here destinations are a schedule known in advance, and
@@ -27,9 +26,7 @@ from theory.operators.positional_attention import Affine, Layer, Network, pointi
 
 
 def gate_network(words: int, terms: Sequence[tuple[int, int, int]], total: int, largest: float) -> list[Affine]:
-    """One hidden layer that maps x (total,) to y_w = sum over terms (w, v, b) of x_b x_v, for bits x_b and |x_v| <=
-    largest.
-    """
+    """One hidden layer: x (total,) to y_w = sum over terms (w, v, b) of x_b x_v, x_b a bit, |x_v| <= largest."""
     first, offset = np.zeros((total, 2 * len(terms))), np.full(2 * len(terms), -largest)
     last = np.zeros((2 * len(terms), words))
     for column, (word, value, bit) in enumerate(terms):
@@ -72,9 +69,7 @@ def read(columns: Sequence[int], total: int) -> list[Affine]:
 
 
 def minimum_and_sum(words: int) -> list[Affine]:
-    """A local function for tests: word w becomes min of words w and w + 1, the last the mean of all. One hidden
-    layer.
-    """
+    """For tests, in one hidden layer: word w becomes min of words w and w + 1, the last the mean of all."""
     hidden, last = np.zeros((words, 3 * words)), np.zeros((3 * words, words))
     hidden[:, :words], hidden[:, words : 2 * words] = np.eye(words), -np.eye(words)  # x = relu(x) - relu(-x)
     for w in range(words - 1):
@@ -115,8 +110,7 @@ def completed(sources: np.ndarray) -> np.ndarray:
 
 
 def schedule_bits(rounds: Sequence[Round]) -> np.ndarray:
-    """(..., N + 1, bits): per round, for each stage and word (keep, take), then the s x s selection of words; null
-    node 0.
+    """(..., N + 1, bits): per round (keep, take) of each stage and word, then the s x s selection; null node 0.
 
     Both bits are 0 in the last stage at a machine that receives nothing: its word becomes the null word. Arrays of the
     rounds may have leading axes: a batch of schedules.

@@ -1,5 +1,4 @@
-"""Parallel algorithms with fixed wiring, as weights of a positional Transformer: scans, sorting, self-routing,
-attention.
+"""Parallel algorithms as weights of a positional Transformer: scans, sorting, self-routing, attention.
 
 No program needs a sentinel or a bias: where a node has nobody to hear from, its heads point at the null node, which
 holds 0, so that every program but `self_routing` and `one_wide_layer` is exactly positively homogeneous in its input.
@@ -88,9 +87,7 @@ Step = Callable[[int], int]
 
 
 def running_sum(nodes: int, step: Step = lambda step: step) -> Program:
-    """x_0 + ... + x_i at node i, in ceil(log2 n) layers of one head (Hillis-Steele). `step` maps 1, 2, 4, ... to the
-    wiring.
-    """
+    """x_0 + ... + x_i at node i in ceil(log2 n) one-head layers (Hillis-Steele); step(1), step(2), ... wires."""
     phi = maxima([[[1, 1]]])
     wiring = [behind(nodes, step(1 << b)) for b in range(address_bits(nodes))]
     return Program([Layer(**heads([wire], [np.eye(1)]), phi=phi) for wire in wiring])
@@ -131,9 +128,7 @@ def running_maximum_subarray(nodes: int, step: Step = lambda step: step) -> Prog
 
 
 def bitonic_stages(nodes: int, flip: bool = False) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Partner (n,) and who keeps the smaller word (n,) in each of the k (k + 1) / 2 stages; n = 2^k. flip: in last
-    stage.
-    """
+    """Partner (n,) and who keeps the smaller word (n,) in each stage; n = 2^k; `flip` turns the last stage."""
     k = address_bits(nodes)
     if nodes != 1 << k:
         raise ValueError(f"bitonic sort needs a power of two, got {nodes}")
@@ -166,8 +161,7 @@ def sort(nodes: int, flip: bool = False) -> Program:
 
 
 def self_routing(nodes: int, largest: float) -> list[Layer]:
-    """Words (key, payload), keys a permutation of 0 .. n-1 that is part of the data: node i ends with the payload of
-    key i.
+    """Words (key, payload), keys a permutation of 0 .. n-1 in the data: node i ends with the payload of key i.
 
     Bitonic sort by key: k (k + 1) / 2 layers of three heads, no switch settings given. |payload| <= largest, n <=
     largest. Phi has two hidden layers of fixed width: integers d give [d >= 1] = relu(d) - relu(d - 1), which gates
@@ -233,8 +227,7 @@ def squared(
     nodes: int,
     rows: bool = True,
 ) -> list[Layer]:
-    """Two positional layers on n^2 nodes that compute one standard layer phi([softmax(x W_q (x W_k)^T / sqrt(d)) x
-    W_v, x]).
+    """One standard layer phi([softmax(x W_q (x W_k)^T / sqrt(d)) x W_v, x]) as two positional ones on n^2 nodes.
 
     Node (i, j) holds (x_i, anything). First layer: it fetches x_i from (i, i) and x_j from (j, j), and computes exp of
     the score and exp times value. Second layer: a head of equal weights averages these over (i, 0 .. n-1); phi divides.

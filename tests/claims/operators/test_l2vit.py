@@ -104,8 +104,7 @@ def test_twice_the_tokens_cost_twice_the_operations(evidence, *, output=linear_o
 def test_both_orders_agree_and_every_pair_with_common_features_interacts(
     evidence, entries, floor, *, output=linear_output, mask=None
 ):
-    """Rational queries, keys and values, four tokens of width 3: exact equality, and A_ij > 0 where ReLU features
-    meet."""
+    """Four rational tokens of width 3: exact equality, and A_ij > 0 where ReLU features meet."""
     q = np.array([Fraction(x) for x in entries], dtype=object).reshape(4, 3)
     k, v = np.roll(q, 1, axis=0) + Fraction(1, 2), np.roll(q, 2, axis=1)
     given_floor = {"feature_map": relu_map, "floor": floor}
@@ -199,8 +198,7 @@ def test_no_assignment_has_more_mass_than_the_width(evidence, n, d, seed, power,
 
 @concentrates.check("exact", scope="softmax reaches n", controls={"ReLU linear attention": {"operator": kernels}})
 def test_softmax_assigns_every_token_its_own_target_in_width_two(evidence, *, operator=lambda q, k: [softmax(q, k)]):
-    """Keys on a circle, queries on the same one and longer: mass 16 - 1e-9 for 16 tokens at d = 2. The figure shows
-    how."""
+    """Keys on a circle, longer queries on the same one: mass 16 - 1e-9 for 16 tokens at d = 2."""
     n = 16
     mass = max(float(assignment_mass(A)) for A in operator(*on_a_circle(n, 500.0)))
     # The nearest other key is 1 - cos(2 pi / n) below in score, and there are n - 1 of them.

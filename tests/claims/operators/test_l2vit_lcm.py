@@ -92,8 +92,7 @@ specific = Claim(
 
 @specific.refutation("experiment", controls={"a module that softmax does not get": {"rival": ("softmax", "softmax")}})
 def test_softmax_gains_more_than_half_as_much(evidence, paper_rng, scale, *, rival=("softmax + LCM", "softmax")):
-    """Gain of softmax minus half the gain of linear attention, one-sided interval; the LCM without attention is
-    noted."""
+    """Gain of softmax minus half that of linear attention, one-sided interval; the LCM alone is noted."""
     seed = paper_rng.seed("training")
     better, worse = accuracies(evidence, (WITH, WITHOUT), seed, scale)
     theirs, without = accuracies(evidence, rival, seed, scale)

@@ -55,8 +55,7 @@ def test_the_score_changes_sign_at_the_threshold_and_nowhere_else(evidence, *, s
 @condition.check("property", controls={"linear attention": {"operator": linear}})
 @given(row=st.lists(st.integers(0, 20), min_size=2, max_size=8).map(lambda row: tuple(Fraction(s, 7) for s in row)))
 def test_the_operator_turns_negative_at_the_pole_of_its_smallest_score(evidence, row, *, operator=mala):
-    """Rational rows: the smallest score is 0 at its threshold and falls with the magnitude; the others follow
-    theirs."""
+    """Rational rows: the smallest score is 0 at its threshold and falls with the magnitude, as do the others."""
     assume(min(row) < sum(row) / len(row))
     j = row.index(min(row))
     a = pole(row, j)
@@ -101,8 +100,7 @@ def test_on_gaussian_inputs_at_the_released_scale_scores_are_negative(evidence, 
 
 @observed.refutation("experiment", scope="trained on digits", controls={"linear attention": {"variant": "linear"}})
 def test_trained_networks_have_negative_scores_in_every_run(evidence, paper_rng, scale, *, variant="mala"):
-    """Vision transformers trained on digits with MALA at the released scale: share of negative scores on test
-    images."""
+    """MALA at the released scale, trained on digits: share of negative scores on test images."""
     from empirical.operators.mala import trained_scores
 
     seed = paper_rng.seed("training")

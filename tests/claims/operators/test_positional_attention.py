@@ -142,9 +142,7 @@ def test_every_permutation_of_up_to_eight_machines_is_routed(
 def test_random_protocols_run_with_the_resources_of_the_theorem(
     evidence, nodes, held, count, silence, seed, *, sharpness=40.0, network=lambda layers: layers
 ):
-    """Random schedules, machines that receive nothing, words put in a new order, local minima and means; any N <=
-    33.
-    """
+    """Random schedules, also with idle machines; words in a new order, local minima and means; any N <= 33."""
     draw = np.random.default_rng(seed)
     rounds = []
     for _ in range(count):
@@ -246,9 +244,7 @@ depth = Claim(
 
 @depth.check("exact", controls={"a network that reaches all with one stage less": {"missing": 0}})
 def test_no_order_of_fewer_stages_reaches_every_permutation(evidence, *, missing=1):
-    """All orders of one stage less are counted: at most 16 of 24 and 18 688 of 40 320 permutations; the full network
-    has all.
-    """
+    """All orders of one stage less: at most 16 of 24 and 18 688 of 40 320 permutations; the network has all."""
     from itertools import product
     from math import factorial
 

@@ -46,9 +46,7 @@ standard = Claim(
 @standard.check("property", controls={"averages over columns": {"rows": False}})
 @given(n=st.integers(2, 6), d=st.integers(1, 4), depth=st.integers(1, 3), seed=seeds)
 def test_two_positional_layers_on_all_pairs_are_one_standard_layer(evidence, n, d, depth, seed, *, rows=True):
-    """Node (i, j) fetches tokens i and j, weighs, and a head of equal weights sums over j; random layers, up to
-    three.
-    """
+    """Node (i, j) fetches tokens i and j and weighs; a head of equal weights sums over j; up to three layers."""
     draw = np.random.default_rng(seed)
     W_q, W_k, W_v = draw.standard_normal((3, d, d)) / np.sqrt(d)
     mix = draw.standard_normal((2 * d, d)) / np.sqrt(2 * d)
@@ -82,9 +80,7 @@ cost = Claim(
 
 @cost.refutation("exact", controls={"each word from the next machine": {"shift": 1}})
 def test_a_known_schedule_needs_one_layer_a_round_and_half_the_heads(evidence, rng, *, shift=0):
-    """The schedule itself is written into the heads: R layers, s heads, no switch bits, the same answers; smallest N =
-    3.
-    """
+    """The schedule is written into the heads: R layers, s heads, no switch bits, the same answers from N = 3."""
     for nodes, held, count in ((3, 1, 1), (16, 2, 3), (33, 3, 2)):
         draw = rng("protocol", nodes)
         identity = np.broadcast_to(np.arange(held), (nodes, held))
@@ -138,8 +134,7 @@ def test_up_to_eight_machines_messages_route_themselves(evidence, rng, *, networ
     "exact", scope="words from a finite alphabet, exponential width", controls={"equal weights": {"digits": False}}
 )
 def test_one_wide_layer_looks_up_by_content(evidence, *, digits=True):
-    """y_i = v[i + p_i] for all 256 and 729 inputs at N = 2, 3 (v in 0..7, 0..2): one layer, one head, whatever the
-    protocol.
+    """y_i = v[i + p_i] for all 256 and 729 inputs at N = 2, 3: one layer, one head, whatever the protocol.
 
     Weights B^j make a head's output a number whose digits are all words; Phi, as wide as there are inputs, looks it up.
     """
@@ -161,9 +156,7 @@ def test_one_wide_layer_looks_up_by_content(evidence, *, digits=True):
 
 @data_dependent.check("exact", controls={"words of other keys": {"offset": 1}})
 def test_from_sixteen_machines_on_sorting_takes_more_layers_than_the_theorem_allows(evidence, rng, *, offset=0):
-    """Self-routing still works at N = 16 and 64, in k (k + 1) / 2 layers where Theorem 5.1 has 2 k; the rest is
-    open.
-    """
+    """Self-routing still works at N = 16 and 64, in k (k + 1) / 2 layers where Theorem 5.1 has 2 k."""
     for nodes in (16, 64):
         draw = rng("keys", nodes)
         keys, payload = draw.permutation(nodes), draw.uniform(-1, 1, nodes)

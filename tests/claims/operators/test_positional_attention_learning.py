@@ -85,9 +85,7 @@ convergence = Claim(
 )
 @given(m=st.integers(1, 10), n=st.integers(2, 8), seed=st.integers(0, 2**32 - 1))
 def test_one_layer_has_the_complexity_of_a_choice_among_tokens(evidence, m, n, seed, *, bound=massart):
-    """Rademacher complexity over all 2^m signs against max |x_j| sqrt(2 log n) / m; query-key norms do not occur in
-    it.
-    """
+    """Rademacher complexity over all 2^m signs is below max |x_j| sqrt(2 log n) / m, free of query-key norms."""
     draw = np.random.default_rng(seed)
     x = draw.uniform(-1, 1, (m, n))
     evidence.expect("complexity over its bound", rademacher(x) / bound(x), at_most=1 + 64 * n * m * EPS)
@@ -136,9 +134,7 @@ lookup = Claim(
 def test_one_standard_layer_looks_up_and_a_positional_one_cannot(
     evidence, paper_rng, scale, *, kind="positional", heads=2
 ):
-    """y_i = v[p_i], v normal: least positional error is (n - 1 - H) / n by theorem; standard models end below half of
-    it.
-    """
+    """y_i = v[p_i], v normal: positional error >= (n - 1 - H) / n; standard models end below half of that."""
     from empirical.operators.positional_attention import Recipe, setting
 
     seed = paper_rng.seed("training")

@@ -181,9 +181,7 @@ lookup = Claim(
 
 
 def by_content(n, sharpness):
-    """Error of one standard head at one draw: token i carries v_i, one-hot p_i and one-hot i, and asks for position
-    p_i.
-    """
+    """Error of one standard head at one draw: token i carries v_i and one-hot p_i and i; it asks for position p_i."""
     draw = np.random.default_rng(n)
     v, p = draw.standard_normal(n), draw.integers(n, size=n)
     weights = softmax(np.eye(n)[p] * sharpness, np.eye(n), scale=1.0)
@@ -193,9 +191,7 @@ def by_content(n, sharpness):
 @lookup.check("exact", controls={"heads of another kind: one per token": {"extra": lambda n, heads: n - 1 - heads}})
 @given(n=st.integers(3, 12), heads=st.integers(1, 4), seed=seeds)
 def test_the_least_error_of_one_layer_is_a_count_of_tokens(evidence, n, heads, seed, *, extra=lambda n, heads: 0):
-    """Random heads: the best predictor's error is (n - rank) / n, here equal to the bound; standard attention reaches
-    0.
-    """
+    """Random heads: the best predictor's error, (n - rank) / n, equals the bound; standard attention reaches 0."""
     if heads > n - 2:
         heads = n - 2
     A = np.random.default_rng(seed).dirichlet(np.ones(n), size=(heads + extra(n, heads), n))

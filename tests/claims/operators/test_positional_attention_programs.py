@@ -97,9 +97,7 @@ def test_bitonic_sort_is_a_positional_transformer(evidence, k, c, seed, *, flip=
 
 
 def random_layers(draw, n, d, depth, bias):
-    """Layers with two heads, random everywhere; `bias` scales the biases of Phi. Norms are near 1, so that nothing
-    explodes.
-    """
+    """Random layers of two heads, with norms near 1, so that nothing explodes; `bias` scales the biases of Phi."""
     layers = []
     for _ in range(depth):
         maps = [(draw.standard_normal((3 * d, 2 * d)) / np.sqrt(3 * d), bias * draw.standard_normal(2 * d)),

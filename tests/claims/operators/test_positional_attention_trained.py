@@ -57,9 +57,7 @@ values = Claim(
 
 @values.check("experiment", controls={"another standard model": {"model": next_model}})
 def test_positional_models_err_less_at_three_times_the_range(evidence, paper_rng, scale, *, model=POSITIONAL):
-    """All tasks and seeds pooled in a sign test at c = 3; each task's median ratio is above 1; the picture has c = 1
-    to 10.
-    """
+    """All tasks and seeds pooled in a sign test at c = 3; each task's median ratio is above 1."""
     from matplotlib.figure import Figure
 
     from empirical.operators.positional_attention import TASKS
@@ -155,9 +153,7 @@ inert = Claim(
 
 @inert.refutation("exact", controls={"rotation along the token axis": {"axis": "tokens"}})
 def test_turning_by_the_head_index_leaves_every_score_alone(evidence, rng, *, axis="heads"):
-    """With the head's index in place of the position, query and key of a head turn alike: scores are those without
-    rotation.
-    """
+    """Turned by the head's index, query and key of a head turn alike: scores are those without rotation."""
     q, k = rng("tokens").standard_normal((2, 2, 9, 8))  # (heads, tokens, width)
 
     def turned(x):
