@@ -24,8 +24,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from empirical.data import Part, excerpts, library_text
+from empirical.layers import Branch, Style
 from empirical.training import Models, Recipe, fit
-from empirical.transformer import Block, Branch, Style, causal
+from empirical.transformer import Block, causal
 from theory.operators.attention import per_key, softmax, taylor
 from theory.operators.deconstructing import gated_logits
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from empirical.data import digits
+from empirical.layers import Attention, Style
 from empirical.training import Models, Recipe, device, fit
-from empirical.transformer import Attention, Style
 from theory.operators.attention import gaussian_adaptive
 from theory.operators.gaam import mixture, multi_head
 

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from empirical.data import digits, patches
+from empirical.layers import Operator, Style
 from empirical.training import Models, Recipe, device, fit
-from empirical.transformer import Classifier, Operator, Style
+from empirical.transformer import Classifier
 from theory.operators.attention import kolmogorov_arnold, scores, softmax
 
 Variant = Literal["softmax", "karat", "frozen", "unmixed"]

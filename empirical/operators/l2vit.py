@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, pad
 
 from empirical.data import digits, patches
+from empirical.layers import Attention, Branch, Style
 from empirical.operators.mala import digit_batches, digit_loss
 from empirical.training import Models, Recipe, device, fit
-from empirical.transformer import Attention, Branch, Style
 from theory.operators.attention import linear, relu_map, softmax
 
 

@@ -20,8 +20,9 @@ from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
 from empirical.data import digits, patches
+from empirical.layers import Style
 from empirical.training import Models, Recipe, device, fit
-from empirical.transformer import Classifier, Style
+from empirical.transformer import Classifier
 from theory.operators.attention import exp_map, linear, mala, relu_map, softmax, unit
 from theory.operators.mala import official, released_scale, without_beta, without_gamma
 

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from empirical.data import excerpts, library_text
+from empirical.layers import Operator, Position, Style
 from empirical.training import Models, Recipe, device, fit
-from empirical.transformer import Decoder, Operator, Position, Style, causal
+from empirical.transformer import Decoder, causal
 from theory.operators.attention import sigmoid, softmax
 
 BYTES = 256

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from empirical.data import Part, excerpts, library_text
+from empirical.layers import Position, Style
 from empirical.training import Models, Recipe, device, fit
-from empirical.transformer import Decoder, Position, Style
+from empirical.transformer import Decoder
 from theory.operators.attention import Normaliser, Positive, elementwise, lssa, reweight, sigmoid
 
 CHARACTERS = 128

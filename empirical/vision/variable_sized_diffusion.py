@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from empirical.data import Part, digits
+from empirical.layers import Style
 from empirical.training import Models, Recipe, device, fit
-from empirical.transformer import Style, blocks, table
+from empirical.transformer import blocks, table
 from theory.operators.attention import softmax
 from theory.vision.variable_sized_diffusion import entropy
 

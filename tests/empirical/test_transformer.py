@@ -6,7 +6,8 @@ torch = pytest.importorskip("torch")
 
 from functools import partial  # noqa: E402
 
-from empirical.transformer import Attention, Block, Classifier, Decoder, Style  # noqa: E402
+from empirical.layers import Attention, Style  # noqa: E402
+from empirical.transformer import Block, Classifier, Decoder  # noqa: E402
 from theory.operators.attention import lssa, sigmoid, softmax  # noqa: E402
 
 

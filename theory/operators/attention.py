@@ -184,6 +184,13 @@ def focused(x: Array, power: int = 3) -> Array:
     return unit(base**power) * total(unit(base) * base)
 
 
+def kernel(
+    q: Array, k: Array, *, feature_map: FeatureMap = elu_plus_one, mask: Array | None = None, scale: float = 1
+) -> Array:
+    """scale phi(q_i).phi(k_j), without a norm. Source: Gu et al., arXiv:2410.10781, table 6."""
+    return masked(scale * (feature_map(q) @ transpose(feature_map(k))), mask, 0.0)
+
+
 def linear(
     q: Array, k: Array, *, feature_map: FeatureMap = elu_plus_one, mask: Array | None = None, floor: float = 0.0
 ) -> Array:
@@ -191,7 +198,7 @@ def linear(
 
     Source: Katharopoulos et al., arXiv:2006.16236, equation 4; floor = 100 is L2ViT's, arXiv:2501.16182.
     """
-    S = masked(feature_map(q) @ transpose(feature_map(k)), mask, 0.0)
+    S = kernel(q, k, feature_map=feature_map, mask=mask)
     return normalised(S, array_namespace(S).clip(total(S), floor))
 
 
@@ -210,7 +217,7 @@ def mala(
     This is linear attention plus the centred kernel, S / z + (S - mean): rows sum to 1, weights may be negative. The
     paper has scale = 1, its code 1 / (sqrt(d) m). Source: Fan et al., arXiv:2507.00698, section 4.
     """
-    S = masked(scale * (feature_map(q) @ transpose(feature_map(k))), mask, 0.0)
+    S = kernel(q, k, feature_map=feature_map, mask=mask, scale=scale)
     allowed = masked(array_namespace(S).ones_like(S), mask, 0.0)
     return S + normalised(S) - normalised(total(S), total(allowed)) * allowed
 

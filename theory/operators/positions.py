@@ -23,6 +23,23 @@ def window(n: int, width: int) -> np.ndarray:
     return same
 
 
+def strictly_causal(n: int) -> np.ndarray:
+    """(n, n) bool: query i may attend to keys 0..i - 1, the first to none."""
+    return np.arange(n)[:, None] > np.arange(n)
+
+
+def sliding(n: int, width: int) -> np.ndarray:
+    """(n, n) bool: query i may attend to the last `width` keys up to i."""
+    back = np.arange(n)[:, None] - np.arange(n)
+    return (back >= 0) & (back < width)
+
+
+def prefix(n: int, length: int) -> np.ndarray:
+    """(n, n) bool: causal, but the first `length` tokens see one another (prefix language model)."""
+    place = np.arange(n)
+    return (place[:, None] >= place) | (place < length)
+
+
 def alibi_slopes(heads: int) -> np.ndarray:
     """(heads,): 2^(-8 h / heads), h = 1..heads. Source: Press et al., arXiv:2108.12409, section 3 (powers of two)."""
     return np.exp2(-8 * np.arange(1, heads + 1) / heads)

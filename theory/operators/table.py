@@ -171,6 +171,10 @@ OPERATORS = (
         partial(attention.linear_output, feature_map=attention.relu_map),
     ),
     Operator(
+        "kernel, ELU + 1", ("kernel",), r"\varphi(q_i)^\top \varphi(k_j)", "n m", False, True, None, False, True,
+        "Gu et al., arXiv:2410.10781, table 6", ("gu2024attentionsink",), without_scores(attention.kernel),
+    ),
+    Operator(
         "linear, focused", ("linear", "linear_output"),
         r"\text{the same},\ \phi(x) = \lVert [x]_+ \rVert\, [x]_+^p / \lVert [x]_+^p \rVert", "n + m",
         False, True, None, True, True, "arXiv:2308.00442", ("fan2025mala",),

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from empirical.layers import Style
 from empirical.operators.deconstructing import (
     BYTES,
     RECALL,
@@ -21,7 +22,6 @@ from empirical.operators.deconstructing import (
     untrained,
 )
 from empirical.training import Models
-from empirical.transformer import Style
 
 STYLE = Style(24, 2, hidden=2, position="rotary")
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from empirical.layers import Style
 from empirical.operators.karat import (
     KolmogorovArnold,
     broadcast_operator,
@@ -16,7 +17,7 @@ from empirical.operators.karat import (
     weights,
 )
 from empirical.training import Models, initial
-from empirical.transformer import Classifier, Style
+from empirical.transformer import Classifier
 from theory.operators.attention import kolmogorov_arnold, scores, softmax
 
 
