@@ -59,11 +59,8 @@ def observe(model: nn.Module, tokens: Tensor, see: Callable[[Layer], None]) -> A
             source = given.get("source")
             source = x if source is None else source
             weights = attention.weights(source, mask=given.get("mask"), bias=given.get("bias"))
-            see(
-                Layer(
-                    index, inputs[0], weights, *attention.queries_and_keys(source), attention.split(attention.values(x))
-                )
-            )
+            queries, keys = attention.queries_and_keys(source)
+            see(Layer(index, inputs[0], weights, queries, keys, attention.split(attention.values(x))))
 
         return show
 
