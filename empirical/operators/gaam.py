@@ -186,12 +186,29 @@ def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
+def drifting(images: Tensor, size: float, generator: torch.Generator) -> Tensor:
+    """Images (..., rows, columns) whose level and log-contrast walk at random from row to row, by steps N(0, size^2).
+
+    Read as sequences of rows they are not stationary: mean and variance change on the way.
+    """
+    contrast, level = (size * torch.randn(2, *images.shape[:-1], 1, generator=generator)).cumsum(-2)
+    return images * contrast.exp() + level
+
+
 def digit_accuracy(
-    mixer: Mixer, seed: int, *, layers: int = 1, seeds: int = 8, steps: int = 200, shuffled: bool = False
+    mixer: Mixer,
+    seed: int,
+    *,
+    layers: int = 1,
+    seeds: int = 8,
+    steps: int = 200,
+    shuffled: bool = False,
+    drift: float = 0.0,
 ) -> np.ndarray:
     """Test accuracy (seeds,): rows of 8 pixels, mixing layers, then a linear classifier of all 64 numbers.
 
-    shuffled: every digit is trained with another one's label.
+    shuffled  every digit is trained with another one's label
+    drift     size of the random walks of `drifting`, in training and test
     """
     images, labels = digits("train")
     if shuffled:
@@ -199,12 +216,12 @@ def digit_accuracy(
 
     def batches(generator: torch.Generator) -> tuple[Tensor, ...]:
         chosen = torch.randint(len(images), (seeds, 32), generator=generator)
-        return images[chosen], labels[chosen]
+        return drifting(images[chosen], drift, generator), labels[chosen]
 
     models: Models = fit(
         f"digits by rows, {mixer}",
         __file__,
-        {"mixer": mixer, "layers": layers, "shuffled": shuffled},
+        {"mixer": mixer, "layers": layers, "shuffled": shuffled, "drift": drift},
         build=lambda: nn.Sequential(*(mixing(mixer, 8) for _ in range(layers)), nn.Flatten(-2), nn.Linear(64, 10)),
         loss=lambda model, x, label: cross_entropy(model(x), label),
         batches=batches,
@@ -212,5 +229,6 @@ def digit_accuracy(
         seed=seed,
         seeds=seeds,
     )
-    images, labels = (one.to(device()) for one in digits("test"))
-    return (models(images).argmax(-1) == labels).double().mean(-1).cpu().numpy()
+    images, labels = digits("test")
+    images = drifting(images, drift, torch.Generator().manual_seed(seed + 1)).to(device())
+    return (models(images).argmax(-1).cpu() == labels).double().mean(-1).numpy()

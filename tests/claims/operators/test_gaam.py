@@ -18,7 +18,7 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 
 from reports.claim import Claim, given
-from theory.operators.attention import gaussian_adaptive, gaussian_adaptive_paper, softmax_rows
+from theory.operators.attention import gaussian_adaptive, gaussian_adaptive_paper, normalised, softmax_rows
 from theory.operators.gaam import (
     LEAST_DISTANCE,
     best_bell,
@@ -26,6 +26,7 @@ from theory.operators.gaam import (
     golden_bell,
     merged,
     mixture,
+    multi_head,
     narrow_width,
     total_variation,
     two_bumps,
@@ -215,6 +216,42 @@ def test_equal_features_get_equal_weights(evidence, parameters, level, others, s
     for one in versions.values() if version is None else [version]:
         found = one(x, mass, offset, width)
         evidence.expect("difference of the two weights", found[0] - found[1], equals=0, error=0)
+
+
+together = Claim(
+    paper=PAPER,
+    slug="heads-collectively",
+    where="Abstract: the heads 'collectively model any Probability Distribution'",
+    says="The heads of a layer together can take any distribution over all features of the layer.",
+    formula=r"\forall p \; \exists \theta_1, \dots, \theta_H : \quad \frac{w_j}{\sum_i w_i} = p_j",
+    gap="The released layer, in which each head has consecutive features of its own; the paper's text on heads was not "
+    "available to us.",
+)
+
+
+def under_one_sum(x, offset, width):
+    """The same chunks, their Gaussians brought to sum 1 together; the first Gaussian of each head."""
+    return normalised(multi_head(x, offset[:, :1], width[:, :1], weights=gaussian_adaptive_paper))
+
+
+@together.refutation("property", controls={"one sum for all heads": {"layer": under_one_sum}})
+@no_shrinking
+@given(heads=st.integers(2, 4), size=st.integers(2, 5), count=st.integers(1, 3), seed=seeds)
+def test_each_head_gets_an_equal_share(evidence, heads, size, count, seed, *, layer=None):
+    """Weights of H chunks that sum to 1 each: all weight on the first feature stays at a distance of 1 - 1/H.
+
+    Features of a chunk are 0, ..., size - 1 in random order, so that no Gaussian underflows.
+    """
+    draw = np.random.default_rng(seed)
+    x = np.concatenate([draw.permutation(size) for _ in range(heads)]).astype(float)
+    first = np.eye(heads * size)[0]
+    offset, width = draw.uniform(-2, 2, (heads, count)), draw.uniform(0.5, 3, (heads, count))
+    found = multi_head(x, offset, width, weights=product) if layer is None else layer(x, offset, width)
+    found /= found.sum()
+    budget = 4 * heads * size * EPS
+    evidence.expect("share of a head", found.reshape(heads, size).sum(axis=1), equals=1 / heads, error=budget)
+    evidence.expect("distance over 1 - 1/H", total_variation(found, first) / (1 - 1 / heads), at_least=1 - budget)
+    evidence.counterexample("for all parameters of two heads", target=[1, 0, 0, 0], share_of_each_head="1/2")
 
 
 def figure_of(x, target, fits):

@@ -14,6 +14,7 @@ from empirical.operators.gaam import (
     approximate,
     count,
     digit_accuracy,
+    drifting,
     labelled,
     mixing,
     product,
@@ -112,3 +113,13 @@ def test_shuffled_labels_leave_nothing_to_learn():
     assert true.shape == (2,)
     assert (true > 0.8).all()
     assert (shuffled < 0.3).all()
+
+
+def test_rows_drift_by_steps_of_the_given_size():
+    images = torch.rand(4000, 8, 8, generator=generator())
+    assert torch.equal(drifting(images, 0.0, generator()), images)
+    walked = drifting(torch.zeros(4000, 8, 8), 0.3, generator())
+    assert torch.equal(walked, walked[..., :1].expand_as(walked))  # one level a row
+    torch.testing.assert_close(walked[..., 0].var(0), 0.09 * torch.arange(1.0, 9.0), rtol=0.15, atol=0)
+    spread = drifting(images, 0.3, generator()).std(-1) / images.std(-1)
+    torch.testing.assert_close(spread.log().var(0), 0.09 * torch.arange(1.0, 9.0), rtol=0.15, atol=0)
