@@ -119,11 +119,15 @@ class Decoder(nn.Module):
         Raises:
             ValueError: the sequence is longer than the context, with learned positions.
         """
+        return self.logits(self.residual(tokens))
+
+    def residual(self, tokens: Tensor) -> Tensor:
+        """(batch, length, width): what the logits are read from, normed."""
         x = self.places(self.token(tokens))
         mask, bias = table(self.mask, x.shape[-2], dtype=torch.bool, device=x.device), self.places.bias(x)
         for block in self.blocks:
             x = block(x, mask=mask, bias=bias)
-        return self.logits(self.norm(x))
+        return self.norm(x)
 
 
 class Classifier(nn.Module):
