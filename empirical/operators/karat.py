@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, silu
 
 from empirical.data import digits, patches
 from empirical.layers import Operator, Style
@@ -23,10 +23,10 @@ from empirical.training import Models, Recipe, device, fit
 from empirical.transformer import Classifier
 from theory.operators.attention import kolmogorov_arnold, scores, softmax
 
-Variant = Literal["softmax", "karat", "frozen", "unmixed"]
+Variant = Literal["softmax", "karat", "frozen", "unmixed", "SiLU base", "identity base"]
 TOKENS, RANK, GRID = 16, 6, 3
 SIZES: dict[str, dict[str, int]] = {
-    "small": {"width": 16, "heads": 2, "layers": 2, "seeds": 6, "steps": 160, "batch": 32},
+    "small": {"width": 16, "heads": 2, "layers": 2, "seeds": 16, "steps": 160, "batch": 32},
     "full": {"width": 32, "heads": 4, "layers": 3, "seeds": 32, "steps": 600, "batch": 128},
 }
 
@@ -39,6 +39,7 @@ class KolmogorovArnold(nn.Module):
 
     learned  False: what the operator starts with stays, as a buffer (`fit` trains every parameter)
     mixing   factor on W; 0 switches attention off
+    base     b in phi_pq(t) = b(t) + sum_g ..., here over sqrt(N) as the coefficients are; None is b = 0
     """
 
     cosine: Tensor
@@ -46,9 +47,18 @@ class KolmogorovArnold(nn.Module):
     mix: Tensor
 
     def __init__(
-        self, heads: int, tokens: int, rank: int, grid: int, *, learned: bool = True, mixing: float = 1.0
+        self,
+        heads: int,
+        tokens: int,
+        rank: int,
+        grid: int,
+        *,
+        learned: bool = True,
+        mixing: float = 1.0,
+        base: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
+        self.base = base
         size, width = 1 / math.sqrt(tokens * grid), mixing / math.sqrt(rank)
         start = {
             "cosine": size * torch.randn(heads, rank, tokens, grid),
@@ -62,16 +72,30 @@ class KolmogorovArnold(nn.Module):
                 self.register_buffer(name, tensor)
 
     def forward(self, q: Tensor, k: Tensor) -> Tensor:
-        weights: Tensor = kolmogorov_arnold(scores(q, k), self.cosine, self.sine, self.mix)
-        return weights
+        s = scores(q, k)
+        weights: Tensor = kolmogorov_arnold(s, self.cosine, self.sine, self.mix)
+        if self.base is None:
+            return weights
+        # b(a_q) is the same for all units p, so that W brings its sum over the row to the keys by the sums of its rows.
+        shift = self.base(s).sum(-1, keepdim=True) / math.sqrt(s.shape[-1])
+        return weights + shift * self.mix.sum(-1)[..., None, :]
 
 
 def operators(variant: Variant, heads: int, layers: int) -> list[Operator]:
     """One operator a layer."""
     if variant == "softmax":
         return [softmax] * layers
-    learned, mixing = variant == "karat", 0.0 if variant == "unmixed" else 1.0
-    return [KolmogorovArnold(heads, TOKENS, RANK, GRID, learned=learned, mixing=mixing) for _ in range(layers)]
+    learned, mixing = variant not in ("frozen", "unmixed"), 0.0 if variant == "unmixed" else 1.0
+    bases: dict[str, Callable[[Tensor], Tensor]] = {"SiLU base": silu, "identity base": identity}
+    return [
+        KolmogorovArnold(heads, TOKENS, RANK, GRID, learned=learned, mixing=mixing, base=bases.get(variant))
+        for _ in range(layers)
+    ]
+
+
+def identity(s: Tensor) -> Tensor:
+    """The base function b(t) = t."""
+    return s
 
 
 def train(variant: Variant, seed: int, scale: str = "small") -> Models:
@@ -92,9 +116,16 @@ def train(variant: Variant, seed: int, scale: str = "small") -> Models:
         return tokens[chosen], labels[chosen]
 
     return fit(
-        f"karat-{variant}", __file__, {"variant": variant, **size}, build=build, loss=loss, batches=batches,
-        recipe=Recipe(size["steps"], rate=1e-2), seed=seed, seeds=size["seeds"],
-    )  # fmt: skip
+        f"karat-{variant.replace(' ', '-')}",
+        __file__,
+        {"variant": variant, **size},
+        build=build,
+        loss=loss,
+        batches=batches,
+        recipe=Recipe(size["steps"], rate=1e-2),
+        seed=seed,
+        seeds=size["seeds"],
+    )
 
 
 def loss(model: Callable[[Tensor], Tensor], tokens: Tensor, labels: Tensor) -> Tensor:

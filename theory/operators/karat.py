@@ -79,6 +79,15 @@ def matmul_entries(tokens: int, units: int, grid: int) -> int:
     return 2 * tokens**2 * grid + tokens * units
 
 
+ONE_COSINE = (np.array([[[1.0], [0.0]]]), np.zeros((1, 2, 1)), np.array([[1.0], [0.0]]))
+"""Cosine, sine and W of N = 2, r = 1, G = 1: the first weight is cos(a_0), the second 0."""
+
+
+def coefficients(draw: np.random.Generator, rank: int, tokens: int, grid: int) -> tuple[np.ndarray, ...]:
+    """cosine, sine (r, N, G) and mix (N, r), all N(0, 1) as the paper initialises them."""
+    return (*draw.standard_normal((2, rank, tokens, grid)), draw.standard_normal((tokens, rank)))
+
+
 def additive_layer(row: Sequence[Any], units: Sequence[Sequence[Unit]]) -> list[Any]:
     """Phi[a]_p = sum_q phi_pq(a_q), any basis: numbers, arrays or symbols. units are r rows of N functions."""
     return [sum(phi(entry) for phi, entry in zip(functions, row, strict=True)) for functions in units]

@@ -39,6 +39,16 @@ def test_the_module_is_the_operator_of_each_head():
     torch.testing.assert_close(found[:, 1], one)
 
 
+def test_a_base_function_is_added_to_every_unit():
+    torch.manual_seed(0)
+    module = KolmogorovArnold(1, 5, 3, 2, base=torch.exp)
+    q, k = torch.randn(1, 1, 4, 6), torch.randn(1, 1, 5, 6)
+    s = scores(q, k)
+    shifted = s.exp().sum(-1, keepdim=True).expand(1, 1, 4, 3) / 5**0.5 @ module.mix.transpose(-2, -1)
+    expected = kolmogorov_arnold(s, module.cosine, module.sine, module.mix) + shifted
+    torch.testing.assert_close(module(q, k), expected)
+
+
 def test_only_a_learned_operator_has_parameters():
     assert operators("softmax", 2, 3) == [softmax] * 3
     assert len(list(operators("karat", 2, 1)[0].parameters())) == 3

@@ -6,12 +6,14 @@ import pytest
 from theory.operators.attention import kolmogorov_arnold
 from theory.operators.karat import (
     BASES,
+    ONE_COSINE,
     VITS,
     Vit,
     activation_operations,
     additive_layer,
     binomial_z,
     broadcast_entries,
+    coefficients,
     extra_parameters,
     fourier_unit,
     matmul_entries,
@@ -110,3 +112,9 @@ def test_operators_of_several_heads_act_head_by_head():
     both = kolmogorov_arnold(s, cosine, sine, mix)
     for head in range(2):
         np.testing.assert_allclose(both[head], kolmogorov_arnold(s[head], cosine[head], sine[head], mix[head]))
+
+
+def test_coefficients_have_their_shapes_and_one_cosine_is_a_set_of_them():
+    cosine, sine, mix = coefficients(np.random.default_rng(0), 3, 5, 2)
+    assert (cosine.shape, sine.shape, mix.shape) == ((3, 5, 2), (3, 5, 2), (5, 3))
+    np.testing.assert_array_equal(kolmogorov_arnold(np.array([[0.3, 0.7]]), *ONE_COSINE), [[np.cos(0.3), 0]])
