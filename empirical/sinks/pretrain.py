@@ -1,0 +1,323 @@
+"""Pre-training at the size of Gu et al., arXiv:2410.10781: 60 million parameters without embeddings, for a GPU.
+
+    python -m empirical.sinks.pretrain softmax gate --corpus FOLDER --steps 2000
+
+trains the variants one after the other, prints loss, sinks, tokens per second and model FLOPs utilisation, and keeps
+what it trained in the cache (`empirical.artefacts`); an interrupted run goes on where it stopped. bf16 with float32
+parameters, blocks compiled, SDPA where the operator is softmax. Two thousand steps of 64 x 1024 tokens take about six
+minutes on an H100; on a CPU, hours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import logging
+import math
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from empirical.artefacts import Tensors, artefact, save
+from empirical.layers import STAR_KEYS, Attention, Style
+from empirical.sinks.corpus import Corpus, tokenised
+from empirical.sinks.inside import Inside, look_inside
+from empirical.sinks.variants import VARIANTS, initialise
+from empirical.training import Recipe, device
+from empirical.transformer import Decoder
+from theory.operators import positions
+from theory.operators.attention import softmax
+
+log = logging.getLogger("attest.training")
+PEAK = {"NVIDIA H100 80GB HBM3": 989.4e12, "NVIDIA H200": 989.4e12}
+"""Dense bf16 FLOP/s by the vendor's datasheet, for model FLOPs utilisation."""
+SHOWN, SHOWN_LENGTH = 100, 64
+"""Sequences and their length on which sinks are measured: those of the paper."""
+TEST_ROWS = 64
+"""Excerpts of test text whose loss is measured along the training."""
+KEEP_EVERY = 60.0
+"""Seconds between two saved states."""
+UNTIMED = 20
+"""Steps at the start that are left out of the speed: they compile."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a pre-training depends on, beside the corpus.
+
+    variant   of `empirical.sinks.variants.VARIANTS`
+    fixed     place, from 0, of one token that is the same in all sequences; None for none
+    tokens    how many of the corpus's tokens are used; None for all
+    """
+
+    variant: str = "softmax"
+    width: int = 768
+    layers: int = 10
+    heads: int = 8
+    length: int = 1024
+    batch: int = 64
+    steps: int = 2000
+    rate: float = 1e-3
+    weight_decay: float = 0.1
+    fixed: int | None = None
+    tokens: int | None = None
+
+    def build(self, vocabulary: int) -> Decoder:
+        """An untrained model: RMSNorm, SwiGLU of twice the width, rotary positions, no biases."""
+        chosen = VARIANTS[self.variant]
+        style = Style(
+            self.width, self.heads, hidden=2, position="rotary", norm="rms", gated=True, linear_bias=False,
+            outlet=chosen.outlet,
+        )  # fmt: skip
+        model = Decoder(
+            vocabulary, self.length, style=style, layers=self.layers, operators=chosen.operator, attention=Fused
+        )
+        return initialise(model, embedding=(2 / (5 * self.width)) ** 0.5)
+
+
+class Fused(Attention):
+    """The same attention, through PyTorch's fused kernel where the operator is softmax; causal only."""
+
+    def mix(self, source: Tensor, values: Tensor, mask: Tensor | None, bias: Tensor | None) -> Tensor:
+        if self.operator is not softmax or self.outlet == "context-aware bias":
+            return super().mix(source, values, mask, bias)
+        query, key = self.queries_and_keys(source)
+        query, key = query.to(values.dtype), key.to(values.dtype)
+        if self.outlet not in STAR_KEYS:
+            mixed = nn.functional.scaled_dot_product_attention(query, key, values, is_causal=True)
+            return mixed + self.star_value if self.outlet == "value bias" else mixed
+        # k* as a first token, and for it a query of zeros, so that the mask stays causal
+        first = torch.zeros_like(query[..., :1, :])
+        query = torch.cat([first, query], dim=-2)
+        key = torch.cat([self.star_key.to(key.dtype).expand_as(first), key], dim=-2)
+        values = torch.cat([self.star_value.to(values.dtype).expand_as(first), values], dim=-2)
+        return nn.functional.scaled_dot_product_attention(query, key, values, is_causal=True)[..., 1:, :]
+
+    def queries_and_keys(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        """As in `Attention`, with positions turned in float32: bfloat16 cannot count beyond 256."""
+        query, key = self.queries_keys(source).chunk(2, dim=-1)
+        query, key = self.split(query), self.split(key)
+        return positions.rotary(query.float()).to(query.dtype), positions.rotary(key.float()).to(key.dtype)
+
+
+# -- what is kept ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A trained model, and what was measured on the way: `losses` and each field of `inside` have a row for each step.
+
+    losses are of test text, nats a token; inside is that of `empirical.sinks.inside`, on test text as well.
+    """
+
+    setting: Setting
+    model: Decoder
+    steps: Tensor
+    losses: Tensor
+    inside: Inside
+    tokens_per_second: float
+    utilisation: float
+
+
+def pretrained(setting: Setting, corpus: Corpus, seed: int) -> Pretrained:
+    """Train a model, or take it from the cache; on the GPU if there is one.
+
+    Raises:
+        FloatingPointError: the loss was not finite.
+    """
+    config = {**asdict(setting), "corpus": corpus.fingerprint, "seed": seed, "device": device().type}
+    made = artefact(f"pretrained-{setting.variant}", __file__, config, partial(_train, setting, corpus, seed))
+    with torch.random.fork_rng(devices=[]):
+        model = setting.build(corpus.vocabulary)
+    model.load_state_dict(_part(made, "model."), assign=True)
+    speed, utilisation = made["speed"].tolist()
+    return Pretrained(
+        setting, model.to(device()), made["steps"], made["losses"], Inside(**_part(made, "inside.")), speed, utilisation
+    )
+
+
+def _part(tensors: Tensors, prefix: str) -> Tensors:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def flops_per_token(setting: Setting, vocabulary: int) -> float:
+    """Of the model, forward and backward: 6 for each weight that multiplies, and causal attention's products.
+
+    Embeddings multiply nothing, the output layer does. What a program recomputes does not count.
+    """
+    weights = setting.layers * (4 + 3 * 2) * setting.width**2 + setting.width * vocabulary
+    return 6 * weights + 6 * setting.layers * setting.width * setting.length
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+
+
+def logged(steps: int) -> list[int]:
+    """After how many steps a model is looked into: 0, then some forty times, more often early, and at the end."""
+    return sorted({round(steps * (i / 40) ** 1.5) for i in range(41)})
+
+
+def batch(text: Tensor, setting: Setting, seed: int, step: int, rows: int | None = None) -> Tensor:
+    """(rows, length + 1) int64 excerpts of a text (count,); the same for the same seed and step.
+
+    Raises:
+        ValueError: the text is shorter than one excerpt.
+    """
+    if len(text) <= setting.length + 1:
+        raise ValueError(f"a text of {len(text)} tokens has no excerpt of {setting.length + 1}: give a longer one")
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+    starts = torch.randint(len(text) - setting.length - 1, (rows or setting.batch, 1), generator=generator)
+    tokens = text[starts.to(text.device) + torch.arange(setting.length + 1, device=text.device)].long()
+    if setting.fixed is not None:
+        tokens[:, setting.fixed] = 0
+    return tokens
+
+
+def loss_of(residual: Callable[[Tensor], Tensor], logits: Callable[[Tensor], Tensor], tokens: Tensor) -> Tensor:
+    """Mean loss of the next token, nats; in bfloat16 on a GPU."""
+    with torch.autocast(tokens.device.type, torch.bfloat16, enabled=tokens.is_cuda):
+        predicted = logits(residual(tokens[:, :-1]))
+    return nn.functional.cross_entropy(predicted.flatten(0, 1).float(), tokens[:, 1:].flatten())
+
+
+def _train(setting: Setting, corpus: Corpus, seed: int, unfinished: Path) -> Tensors:
+    where = device()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = setting.build(corpus.vocabulary).to(where)
+    shown = copy.deepcopy(model)
+    shown.load_state_dict(model.state_dict(), assign=True)  # the same parameters, never compiled
+    train, test = corpus.train[: setting.tokens].to(where), corpus.test.to(where)
+    recipe = Recipe(setting.steps, setting.rate, setting.weight_decay, betas=(0.9, 0.95))
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=recipe.rate, betas=recipe.betas, weight_decay=recipe.weight_decay,
+        fused=where.type == "cuda",
+    )  # fmt: skip
+    loss = _compiled(model) if where.type == "cuda" else partial(loss_of, model.residual, model.logits)
+    rows = _resume(unfinished, model, optimizer)
+    steps = logged(setting.steps)[len(rows) :]
+    seconds, timed, kept = 0.0, 0, time.monotonic()
+    for step, until in zip(steps, [*steps[1:], setting.steps], strict=True):
+        rows.append(_row(step, shown, setting, test))
+        _say(setting, rows[-1])
+        began = _now(where)
+        for now in range(step, until):
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.rate_at(now)
+            loss(batch(train, setting, seed, now)).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        if step >= steps[0] + UNTIMED:
+            seconds, timed = seconds + _now(where) - began, timed + until - step
+        if time.monotonic() - kept > KEEP_EVERY:
+            _keep(unfinished, rows, model, optimizer)
+            kept = time.monotonic()
+    speed = timed * setting.batch * setting.length / seconds if timed else math.nan
+    peak = PEAK.get(torch.cuda.get_device_name(), math.nan) if where.type == "cuda" else math.nan
+    speeds = torch.tensor([speed, speed * flops_per_token(setting, corpus.vocabulary) / peak], dtype=torch.float64)
+    stacked = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+    return {**{f"model.{name}": value.cpu() for name, value in model.state_dict().items()}, **stacked, "speed": speeds}
+
+
+def _compiled(model: Decoder) -> Callable[[Tensor], Tensor]:
+    """The loss, with each block compiled by itself: the blocks share one compilation."""
+    # array_api_compat keeps the namespace of a type in a cache, of which Dynamo warns; it never changes
+    warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`", category=UserWarning)
+    for block in model.blocks:
+        block.compile()
+    return partial(loss_of, model.residual, model.logits)
+
+
+def _now(where: torch.device) -> float:
+    """Seconds, after all that was asked of the GPU."""
+    if where.type == "cuda":
+        torch.cuda.synchronize()
+    return time.monotonic()
+
+
+@torch.no_grad()
+def _row(step: int, model: Decoder, setting: Setting, test: Tensor) -> Tensors:
+    """What is kept of a moment of the training."""
+    parts = batch(test, setting, 0, 0, TEST_ROWS).split(16)
+    loss = torch.stack([loss_of(model.residual, model.logits, part) for part in parts]).mean()
+    if not torch.isfinite(loss):
+        raise FloatingPointError(f"{setting.variant}: test loss {loss.item()} after {step} steps; try a lower rate")
+    inside = look_inside(model, shown_tokens(test, setting))
+    found = {f"inside.{field.name}": getattr(inside, field.name) for field in fields(Inside)}
+    return {"steps": torch.tensor(step), "losses": loss.cpu(), **found}
+
+
+def shown_tokens(text: Tensor, setting: Setting) -> Tensor:
+    """(100, 64): the excerpts on which the inside is measured."""
+    return batch(text, replace(setting, length=SHOWN_LENGTH), 1, 0, SHOWN)[:, :-1]
+
+
+def _say(setting: Setting, row: Tensors) -> None:
+    sinks = 100 * row["inside.sinks"][..., setting.fixed or 0].mean()
+    star, largest = 100 * row["inside.star"].mean(), row["inside.largest"].max()
+    log.info(
+        "%s: step %d of %d, test loss %.3f, sinks %.1f %%, on k* %.1f %%, largest %.0f, kurtosis %.0f",
+        setting.variant, row["steps"], setting.steps, row["losses"], sinks, star, largest,
+        row["inside.kurtosis"].max(),
+    )  # fmt: skip
+
+
+def _keep(path: Path, rows: list[Tensors], model: Decoder, optimizer: torch.optim.Optimizer) -> None:
+    moments = {
+        f"optimizer.{i}.{name}": value
+        for i, state in optimizer.state_dict()["state"].items()
+        for name, value in state.items()
+    }
+    stacked = {f"rows.{name}": torch.stack([row[name] for row in rows]) for name in rows[0]}
+    save({**{f"model.{name}": value for name, value in model.state_dict().items()}, **moments, **stacked}, path)
+
+
+def _resume(path: Path, model: Decoder, optimizer: torch.optim.Optimizer) -> list[Tensors]:
+    """Take up what `_keep` left, if anything; returns the rows measured so far."""
+    if not path.is_file():
+        return []
+    kept = load_file(path)
+    model.load_state_dict(_part(kept, "model."))
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in _part(kept, "optimizer.").items():
+        index, moment = name.split(".")
+        state.setdefault(int(index), {})[moment] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    stacked = _part(kept, "rows.")
+    return [{name: value[i] for name, value in stacked.items()} for i in range(len(stacked["steps"]))]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point."""
+    parser = argparse.ArgumentParser("python -m empirical.sinks.pretrain", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("variants", nargs="+", choices=list(VARIANTS), metavar="VARIANT", help=", ".join(VARIANTS))
+    parser.add_argument("--corpus", type=Path, metavar="PATH", help="text file or folder; default: what is installed")
+    parser.add_argument("--seed", type=int, default=0)
+    for name, kind in (("steps", int), ("rate", float), ("weight_decay", float), ("fixed", int), ("tokens", int)):
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=getattr(Setting, name))
+    options = vars(parser.parse_args(arguments))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    variants, path, seed = options.pop("variants"), options.pop("corpus"), options.pop("seed")
+    try:
+        corpus = tokenised(path)
+        for variant in variants:
+            done = pretrained(Setting(variant, **options), corpus, seed)
+            print(f"{variant}: test loss {done.losses[-1]:.4f}, {done.tokens_per_second:,.0f} tokens per second, "
+                  f"utilisation {done.utilisation:.1%}", flush=True)  # fmt: skip
+    except (FileNotFoundError, ImportError, FloatingPointError) as error:
+        print(f"pretrain: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
