@@ -102,10 +102,12 @@ MORE = {
     "sigmoid l1 re-weighted p=15": Variant("sigmoid", power=15),
     "softplus l1": Variant("softplus"),
     "softplus over length": Variant("softplus", "length"),
+    "sigmoid l1": Variant("sigmoid"),
+    "sigmoid without offset": Variant("sigmoid", "none"),
     "ReLU": Variant("relu", "none"),
     "ReLU l1": Variant("relu"),
 }
-"""Other rows of the paper's tables, and two that they lack (QK-norm, ALiBi): at full scale."""
+"""Other rows of the paper's tables, and two that they lack (QK-norm, ALiBi): trained where a check asks for them."""
 
 
 def variant(name: str, setting: Setting) -> Variant:
@@ -171,6 +173,13 @@ def losses(
     text = excerpts(text_of("test"), (setting.excerpts,), setting.contexts[-1] + 1, generator).to(device())
     each = contexts or setting.contexts
     return np.stack([_loss(models, text[:, -context - 1 :], setting.length // 2) for context in each], axis=1)
+
+
+def curves(name: str, scale: str, seed: int, *, then: str | None = None, steps: int | None = None) -> np.ndarray:
+    """(seeds, contexts): losses of a variant's models; `then` names the variant whose operator they have afterwards."""
+    setting = SETTINGS[scale] if steps is None else replace(SETTINGS[scale], steps=steps)
+    inference = None if then is None else variant(then, setting)
+    return losses(setting, variant(name, setting), seed, inference=inference)
 
 
 def _loss(models: Models, text: Tensor, targets: int) -> np.ndarray:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -174,6 +175,34 @@ def lookup_error(A: np.ndarray) -> np.ndarray:
     rank = np.linalg.matrix_rank(known)
     error: np.ndarray = (nodes - rank) / nodes
     return error
+
+
+def look_up(nodes: int, heads: int, largest: float) -> list[Layer]:
+    """Words (v, p, own number, 0), p in the data: the last word of node i ends as the v of node p_i, exactly.
+
+    ceil((n - 1) / H) layers of at most H heads: each head points at a node not yet seen and reads its v and number, and
+    Phi, made of ReLUs, takes v where the number is p. |v| <= largest; no null node, P = I.
+    """
+
+    def relu(z: np.ndarray) -> np.ndarray:
+        positive: np.ndarray = np.maximum(z, 0)
+        return positive
+
+    def phi(x: np.ndarray, own: int) -> np.ndarray:
+        v, p, number, answer = np.moveaxis(x[..., -4:], -1, 0)
+        words, numbers = (np.concatenate([x[..., i:-4:2], x[..., -4 + 2 * i, None][..., :own]], -1) for i in (0, 1))
+        off = numbers - p[..., None]
+        miss = largest * (1 - relu(off + 1) + 2 * relu(off) - relu(off - 1))  # 0 where off = 0, else `largest`
+        taken = (relu(words - miss) - relu(-words - miss)).sum(axis=-1)
+        return np.stack([v, p, number, answer + taken], axis=-1)
+
+    read = np.eye(4)[:, [0, 2]]
+    layers = []
+    for first in range(1, nodes, heads):
+        steps = np.arange(first, min(first + heads, nodes))
+        queries, keys = pointing((np.arange(nodes) + steps[:, None]) % nodes, 750.0)  # exp(-750) is 0 in float64
+        layers.append(Layer(queries, keys, np.stack([read] * len(steps)), partial(phi, own=int(first == 1))))
+    return layers
 
 
 def rademacher(x: np.ndarray) -> float:

@@ -20,6 +20,7 @@ from theory.operators.positional_attention import (
     attention_jacobian,
     attention_matrices,
     forward,
+    look_up,
     lookup_error,
     lookup_floor,
     positional_jacobian_norm,
@@ -197,3 +198,31 @@ def test_the_least_error_of_one_layer_is_a_count_of_tokens(evidence, n, heads, s
     A = np.random.default_rng(seed).dirichlet(np.ones(n), size=(heads + extra(n, heads), n))
     evidence.expect("least error", lookup_error(A), equals=lookup_floor(n, heads), error=4 * EPS)
     evidence.expect("standard head of sharpness 750", by_content(n, 750.0), at_most=4 * EPS)
+
+
+deeper = Claim(
+    paper=PAPER,
+    slug="more-layers-look-up",
+    where="Section 7, Figures 3 and 5 (with communication that depends on the data more layers are needed)",
+    says="More layers make up for weights that ignore the data: ceil((n - 1) / H) positional layers of H heads compute "
+    "y_i = v[p_i] exactly for every p in the data, where fewer than n - 1 heads in one layer cannot.",
+    formula=r"L = \Bigl\lceil \frac{n - 1}{H} \Bigr\rceil",
+    gap="A construction, whose nodes carry their own number as a word; that fewer layers fail is shown for one layer "
+    "only, by one-layer-cannot-look-up. Trained models did not find it: see data-dependent-tasks-favour-standard.",
+)
+
+
+@deeper.check("exact", controls={"the last layer left out": {"network": lambda layers: layers[:-1]}})
+@given(n=st.integers(2, 12), heads=st.integers(1, 11), seed=seeds)
+def test_every_pointer_is_followed_in_as_many_layers_as_heads_need_to_see_all_nodes(
+    evidence, n, heads, seed, *, network=lambda layers: layers
+):
+    """Random pointers; and each node pointing at the one that is seen last, where no layer can be spared."""
+    draw = np.random.default_rng(seed)
+    v, i = draw.standard_normal(n), np.arange(n)
+    layers = network(look_up(n, heads, abs(v).max()))
+    for p in (draw.integers(n, size=n), (i - 1) % n):
+        x = np.stack([v, p, i, np.zeros(n)], axis=-1)
+        evidence.expect("error", forward(layers, np.eye(n), x)[:, -1] - v[p], equals=0, error=0)
+    evidence.expect("layers minus ceil((n - 1) / H)", len(layers) + (1 - n) // heads, equals=0, error=0)
+    evidence.expect("heads of a layer", max(layer.heads for layer in layers), at_most=heads)

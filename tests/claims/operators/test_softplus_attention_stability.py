@@ -165,11 +165,17 @@ def test_a_row_that_keeps_one_key_is_dead(evidence, *, row=(8, 4, 4, 4)):
     evidence.counterexample("A row that keeps one key", weights=[str(w) for w in weights], kept=len(kept))
 
 
+def without_mean(kept, n, p):
+    """-p b_i r_i: the normalisation of the second stage left out."""
+    raised = (n * kept - 1) ** p
+    return -p * raised / raised.sum() * n * kept / (n * kept - 1)
+
+
 @no_dead.check(
     "proof",
     controls={
-        "a key that acts on one weight only": {"formula": lambda kept, n, p: -p * (n * kept / (n * kept - 1))},
-        "the sum's share left out": {"formula": lambda kept, n, p: dropped_sensitivity(kept, n, p) * 0 + 1},
+        "the mean of r left out": {"formula": without_mean},
+        "the power left out": {"formula": lambda kept, n, p: dropped_sensitivity(kept, n, p) / p},
     },
 )
 def test_the_closed_form_is_the_derivative_and_vanishes_at_ties_only(evidence, *, formula=dropped_sensitivity):

@@ -13,6 +13,7 @@ from theory.operators.positional_attention import (
     forward,
     leakage,
     leakage_bound,
+    look_up,
     lookup_error,
     lookup_floor,
     massart,
@@ -94,6 +95,14 @@ def test_the_lookup_floor_counts_unknown_tokens(draw):
     assert lookup_floor(3, 4) == 0
     assert lookup_error(draw.dirichlet(np.ones(6), size=(2, 6))) == pytest.approx(3 / 6)
     assert lookup_error(np.eye(4)[None]) == pytest.approx(3 / 4)  # a head that reads the node itself adds nothing
+
+
+def test_lookups_follow_pointers_by_hand():
+    layers = look_up(3, 1, 9.0)
+    tokens = np.array([[5.0, 2, 0, 0], [-7, 1, 1, 0], [9, 0, 2, 0]])
+    assert [layer.heads for layer in layers] == [1, 1]
+    assert forward(layers, np.eye(3), tokens)[:, 3].tolist() == [9, -7, 5]
+    assert len(look_up(3, 2, 9.0)) == 1
 
 
 def test_rademacher_complexity_of_two_samples_by_hand():
