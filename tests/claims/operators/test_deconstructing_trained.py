@@ -2,19 +2,18 @@
 
 What the paper says. Of uniform models some variants come near standard attention, Non-approximate collapses; as
 hybrids, with standard attention in every other layer, all work, also those that fail alone: a cooperative effect.
-Skipping a hybrid's simple layers destroys it. Logits of uniform Non-approximate grow beyond 1000, those of its hybrid
-stay below 10 (Section 6).
+Skipping a hybrid's simple layers destroys it, and a quarter of standard layers is enough (Section 6). What logits of
+Non-approximate do is in test_deconstructing_logits.py.
 
 Notation. Hybrids have their simple layers at odd places, counted from 1. Losses are in nats per byte of held-out Python
 source. *Recall* gives three pairs of key and value, then asks for each key's value: it takes a layer that looks at the
 previous token and one that matches contents. Who knows the values but not whose they are answers 49.1 % correctly.
 
-Scope. Two layers of width 24, three seeds, 300 steps; with --scale full six layers of width 192 and 256 bytes, 1000
-steps. Of the paper's 500 million parameters, 15 billion tokens and benchmarks nothing is shown.
+Scope. Two layers (once six) of width 24, three seeds, 300 steps; with --scale full six layers of width 192 and 256
+bytes, 1000 steps. Of the paper's 500 million parameters, 15 billion tokens and benchmarks nothing is shown.
 """
 
 import numpy as np
-import pytest
 
 from reports.claim import Claim
 from theory.operators.deconstructing import SIMPLE, unbound_accuracy
@@ -212,58 +211,39 @@ def test_the_standard_model_breaks_down_just_as_much(evidence, paper_rng, scale,
     evidence.counterexample("Loss added by skipping", standard=standard.round(2).tolist(), **damaged)
 
 
-outliers = Claim(
-    paper=PAPER,
-    slug="logit-outliers",
-    where="Section 6, Figure 2",
-    says="Logits of uniform Non-approximate have larger outliers than those of its hybrid.",
-    formula=r"\max_j |s_j^{\mathrm{uniform}}| > \max_j |s_j^{\mathrm{hybrid}}|",
-    gap="Geometric mean over three seeds. Above 1000 against below 10, as in the paper, is not seen at our size.",
-)
-
-
-@outliers.check("experiment", controls={"the hybrid in the uniform model's place": {"uniform": False}})
-def test_the_largest_logits_are_larger_without_standard_layers(evidence, paper_rng, scale, *, uniform=True):
-    """The largest absolute logit over held-out text and all Non-approximate layers, by seed."""
-    from empirical.operators.deconstructing import SIZES, held_out, hybrid, language_models, largest_logits
-
-    seed = paper_rng.seed("training")
-    size, kind = SIZES[scale], "Non-approximate"
-    tokens = held_out(size, seed)
-    both = largest_logits(language_models(hybrid(kind, size.layers), size, seed), tokens).max(axis=1)
-    kinds = (kind,) * size.layers if uniform else hybrid(kind, size.layers)
-    alone = largest_logits(language_models(kinds, size, seed), tokens).max(axis=1)
-    evidence.note(f"Largest logits: uniform {alone.round(1).tolist()}, hybrid {both.round(1).tolist()}.")
-    ratio = float(np.exp(np.log(alone / both).mean()))
-    evidence.expect("1 over the ratio of largest logits", 1 / ratio, less_than=1)
-
-
 few = Claim(
     paper=PAPER,
     slug="few-standard-layers",
     where="Section 6, Figure 3, Table 11",
     says="A standard layer at the end alone leaves Non-approximate far behind and RndEmbQK usable; a standard layer at "
-    "every fourth place is enough.",
+    "every third or fourth place is enough: with it Non-approximate is nearer to its hybrid of every other layer.",
     formula=r"L(\mathrm{last}) > L(25\,\%) \approx L(50\,\%)",
-    gap="At full scale only: six layers, standard in the sixth against the third and sixth.",
+    gap="Six layers, standard in the sixth against the third and sixth; the paper has 24 and every fourth. LAMBADA, "
+    "which RndEmbQK loses with the last layer standard, is not measured.",
 )
 
 
-@few.check(
-    "experiment", scope="Non-approximate", controls={"two standard layers in the last one's place": {"last": (2, 5)}}
-)
+@few.check("experiment", controls={"two standard layers in the last one's place": {"last": (2, 5)}})
 def test_one_standard_layer_at_the_end_is_worse_than_two(evidence, paper_rng, scale, *, last=(5,)):
-    """Non-approximate elsewhere: mean loss with the sixth layer standard is above that with the third and sixth."""
+    """Worst seeds against the best one of Non-approximate with the last layer standard; then means."""
+    from dataclasses import replace
+
     from empirical.operators.deconstructing import SIZES
 
     seed = paper_rng.seed("training")
-    if scale != "full":
-        pytest.skip("needs --scale full: six layers, minutes on a GPU")
-    size = SIZES[scale]
+    size = replace(SIZES[scale], layers=6)
 
     def loss(kind, places):
         return text_loss(tuple("standard" if i in places else kind for i in range(size.layers)), size, seed)
 
-    lone, two = loss("Non-approximate", last), loss("Non-approximate", (2, 5))
-    evidence.expect("mean loss with two", two.mean(), less_than=("with the last alone", lone.mean()), unit="nats")
-    evidence.note(f"RndEmbQK with the last layer standard: {loss('RndEmbQK', (5,)).mean():.3f} nats.")
+    lone, two, every_other = (loss("Non-approximate", places) for places in (last, (2, 5), (1, 3, 5)))
+    best = ("best seed of Non-approximate, sixth alone", lone.min())
+    evidence.expect("worst seed of Non-approximate, third and sixth standard", two.max(), less_than=best, unit="nats")
+    fixed = loss("RndEmbQK", (5,))
+    evidence.expect("worst seed of RndEmbQK, sixth alone", fixed.max(), less_than=best, unit="nats")
+    half_way = ("half-way from one in six to three in six", (lone.mean() + every_other.mean()) / 2)
+    evidence.expect("mean of Non-approximate, two in six", two.mean(), less_than=half_way, unit="nats")
+    evidence.note(
+        f"Mean losses of Non-approximate with one, two and three of six layers standard: {lone.mean():.3f}, "
+        f"{two.mean():.3f}, {every_other.mean():.3f} nats; of RndEmbQK with one, {fixed.mean():.3f}."
+    )
