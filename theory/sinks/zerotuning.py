@@ -122,7 +122,7 @@ def certify_entropy_falls(lead: tuple[float, float], spread: float, *, limit: in
 
 
 def logit_bias(gamma: Any, keys: int, token: int = 0) -> np.ndarray:
-    """(..., 1, keys) for gamma (...): ln gamma on the token's column, 0 elsewhere; added to the scores it tunes them."""
+    """(..., 1, keys) for gamma (...): ln gamma on the token's column, 0 elsewhere; to be added to the scores."""
     column = np.arange(keys) == token
     bias: np.ndarray = np.log(np.asarray(gamma, dtype=float))[..., None, None] * column
     return bias
