@@ -66,8 +66,13 @@ def rotary(x: Any, base: float = 10_000.0, positions: Any = None) -> Any:
     like = {"dtype": x.dtype, "device": x.device}
     positions = xp.arange(x.shape[-2], **like) if positions is None else positions
     angles = positions[:, None] * base ** (-xp.arange(half, **like) / half)
-    cos, sin, a, b = xp.cos(angles), xp.sin(angles), x[..., :half], x[..., half:]
-    return xp.concat([a * cos - b * sin, a * sin + b * cos], axis=-1)
+    return turned(x, xp.cos(angles), xp.sin(angles))
+
+
+def turned(x: Any, cos: Any, sin: Any) -> Any:
+    """x (..., n, d) with the pair (x_a, x_{a + d/2}) of each token turned; cosines and sines of the angles (n, d/2)."""
+    a, b = x[..., : x.shape[-1] // 2], x[..., x.shape[-1] // 2 :]
+    return array_namespace(x).concat([a * cos - b * sin, a * sin + b * cos], axis=-1)
 
 
 def sinusoidal(n: int, width: int, base: float = 10_000.0) -> np.ndarray:
