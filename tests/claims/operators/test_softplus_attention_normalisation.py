@@ -38,7 +38,8 @@ essential = Claim(
     says="The l1 normalisation is the essential stage of softmax: without it a model collapses.",
     formula=r"a_{ij} = \operatorname{softplus}(s_{ij}) \Rightarrow L(1\times) \ge H(\text{byte})",
     gap=GAP + " Collapse is read as a loss no better than without any context, the entropy of single bytes. "
-    "Division by the number of keys instead of l1 is in the notes: at the longest context it is ahead of l1.",
+    "Division by the number of keys instead of l1 is in the notes: behind l1 at the training length, and not behind it "
+    "at the longest context.",
     repair="Without l1 the loss is higher, with softplus and sigmoid at the training length already, with ReLU beyond "
     "it; it is still far below that without context.",
 )

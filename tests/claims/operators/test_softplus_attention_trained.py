@@ -101,8 +101,9 @@ constant = Claim(
     says="LSSAR with p = 15 keeps its loss nearly constant at contexts of many times the training length: it grows by "
     "less than half of what LSSA's does, and by less than softmax's.",
     formula=r"\Delta_{15} < \tfrac12 \Delta_{\text{LSSA}}, \quad \Delta = L(\text{longest}) - L(1\times)",
-    gap=GAP + " The abstract says 16x, the table ends at 8x. Constant is not better: cutting the context to the "
-    "training length keeps any model's loss, see longer-contexts-help.",
+    gap=GAP + " That it grows by less than softmax's the full runs decide; small models leave it within two standard "
+    "errors. The abstract says 16x, the table ends at 8x. Constant is not better: cutting the context to the "
+    "training length keeps any model's loss, see cutting-the-context-is-better.",
 )
 
 
@@ -128,25 +129,25 @@ def test_the_loss_of_lssar_hardly_grows(evidence, paper_rng, scale, *, name="LSS
     lower(evidence, "the same", (name, grown), ("softmax", growth(rows["softmax"])))
 
 
-helps = Claim(
+cutting = Claim(
     paper=PAPER,
-    slug="longer-contexts-help",
-    where="Our stronger reading of the title (boosts length extrapolation)",
-    says="A model with LSSAR, p = 15, predicts better with a context longer than it was trained on than with the same "
-    "context cut to the training length.",
-    formula=r"L_{15}(8\times) < L_{15}(1\times)",
-    gap=GAP + " In the paper's own table the loss rises as well, from 3.19 to 3.32.",
+    slug="cutting-the-context-is-better",
+    where="Main table (our comparison; the title has it that length extrapolation is boosted)",
+    says="A model with LSSAR, p = 15, predicts better with its context cut to the training length than with a longer "
+    "one: a loss that stays nearly constant gains nothing from what it reads.",
+    formula=r"L_{15}(1\times) < L_{15}(8\times)",
+    gap=GAP + " In the paper's own table the loss rises as well, from 3.19 to 3.32. Retrieval may still need the whole "
+    "context, see passkey-beyond-the-training-length.",
 )
 
 
-@helps.refutation("experiment", controls={"the context cut to the training length": {"cut": True}})
+@cutting.check("experiment", controls={"the context cut in both places": {"cut": True}})
 def test_cutting_the_context_is_better(evidence, paper_rng, scale, *, cut=False):
     """The same targets with the longest context and with 1x only; cutting needs no new operator and costs less."""
     seed = paper_rng.seed("training")
     found = curves("LSSAR p=15", scale, seed)
     longest = found[:, 0] if cut else found[:, -1]
     lower(evidence, "loss of LSSAR", ("context of 1x", found[:, 0]), ("longest context", longest))
-    evidence.counterexample("Printed losses at 1K and 8K", cut=PRINTED["LSSAR p=15"][0], whole=PRINTED["LSSAR p=15"][3])
 
 
 no_tuning = Claim(
@@ -187,7 +188,9 @@ trade_off = Claim(
     says="A small power is better at the training length and a large one beyond it: p = 3 has the lower loss at 1x, "
     "p = 15 the smaller growth and the lower loss at 8x and more.",
     formula=r"L_3(1\times) < L_{15}(1\times), \quad L_3(8\times) > L_{15}(8\times)",
-    gap=GAP + " In the paper p = 3 also beats softmax and LSSA at 1x, by 0.01, and p = 15 is ahead from 2x on.",
+    gap=GAP
+    + " The order at the longest context the full runs decide; small models leave it within two standard errors. "
+    "In the paper p = 3 also beats softmax and LSSA at 1x, by 0.01, and p = 15 is ahead from 2x on.",
 )
 
 
