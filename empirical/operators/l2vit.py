@@ -73,6 +73,7 @@ class Variant:
 VARIANTS = {
     "linear": Variant("linear", 0),
     "linear + LCM": Variant("linear", 3),
+    "linear + pointwise LCM": Variant("linear", 1),
     "softmax": Variant("softmax", 0),
     "softmax + LCM": Variant("softmax", 3),
     "LCM alone": Variant("", 3),
@@ -204,3 +205,21 @@ def neighbours(side: int) -> np.ndarray:
     distance = np.maximum(abs(row[:, None] - row), abs(column[:, None] - column))
     near: np.ndarray = distance == 1
     return near
+
+
+def kept_numbers(output: Callable[..., Tensor], tokens: int, width: int) -> int:
+    """Numbers that autograd keeps for the backward pass of `output(q, k, v)`, one head, beside q, k and v."""
+    draw = torch.Generator().manual_seed(0)
+    q, k, v = (torch.rand(tokens, width, generator=draw).requires_grad_() for _ in range(3))
+    own = {x.untyped_storage().data_ptr() for x in (q, k, v)}
+    kept: dict[int, Tensor] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        if tensor.untyped_storage().data_ptr() not in own:
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        result = output(q, k, v)
+    del result
+    return sum(tensor.untyped_storage().nbytes() // tensor.element_size() for tensor in kept.values())

@@ -23,7 +23,7 @@ from empirical.data import digits, patches
 from empirical.layers import Style
 from empirical.training import Models, Recipe, device, fit
 from empirical.transformer import Classifier
-from theory.operators.attention import exp_map, linear, mala, relu_map, softmax, unit
+from theory.operators.attention import elu_plus_one, exp_map, linear, mala, relu_map, softmax, transpose, unit
 from theory.operators.mala import official, released_scale, without_beta, without_gamma
 
 
@@ -40,8 +40,8 @@ class Size:
     layers: int
 
 
-SIZES = {"small": Size(32, 200, 8, 7e-3, 16, 2, 2), "full": Size(32, 1000, 64, 3e-3, 32, 4, 3)}
-"""At `small` the networks see 1600 images, 1.2 times the training set, at `full` 64 000, 48 times."""
+SIZES = {"small": Size(32, 500, 16, 5e-3, 16, 2, 2), "full": Size(32, 1000, 64, 3e-3, 32, 4, 3)}
+"""At `small` the networks see 8000 images, 6 times the training set, at `full` 64 000, 48 times."""
 
 
 def unit_query_softmax(q: Tensor, k: Tensor) -> Tensor:
@@ -54,7 +54,24 @@ def with_map(feature_map: Callable[[Any], Any]) -> Callable[..., Tensor]:
     return lambda q, k: mala(q, k, feature_map=feature_map, scale=released_scale(q.shape[-1], k.shape[-2]))
 
 
-VARIANTS: dict[str, Callable[..., Tensor]] = {
+class LearnedScalars(nn.Module):
+    """beta S - gamma with one learned beta and gamma for each head, at the released scale.
+
+    They start at MALA's for z = 1: beta = 2 and gamma = 1 / N.
+    """
+
+    def __init__(self, heads: int, keys: int) -> None:
+        super().__init__()
+        self.beta = nn.Parameter(torch.full((heads, 1, 1), 2.0))
+        self.gamma = nn.Parameter(torch.full((heads, 1, 1), 1 / keys))
+
+    def forward(self, q: Tensor, k: Tensor) -> Tensor:
+        kernel = elu_plus_one(q) @ transpose(elu_plus_one(k))
+        weights: Tensor = self.beta * released_scale(q.shape[-1], k.shape[-2]) * kernel - self.gamma
+        return weights
+
+
+VARIANTS: dict[str, Callable[..., Any]] = {
     "softmax": softmax,
     "softmax of unit queries": unit_query_softmax,
     "linear": linear,
@@ -63,13 +80,17 @@ VARIANTS: dict[str, Callable[..., Tensor]] = {
     "mala without beta": without_beta,
     "mala with ReLU": with_map(relu_map),
     "mala with exp": with_map(exp_map),
+    "mala with learned scalars": LearnedScalars,
 }
+"""Operators; a module is made anew for each layer."""
+TOKENS = 16
 
 
-def vision_transformer(operator: Callable[..., Tensor], size: Size) -> nn.Module:
+def vision_transformer(operator: Callable[..., Any], size: Size) -> nn.Module:
     """A classifier of 16 patches of 2 x 2 pixels."""
     style = Style(width=size.width, heads=size.heads, hidden=2)
-    return Classifier(4, 16, 10, style=style, layers=size.layers, operators=operator)
+    each = [operator(size.heads, TOKENS) if isinstance(operator, type) else operator for _ in range(size.layers)]
+    return Classifier(4, TOKENS, 10, style=style, layers=size.layers, operators=each)
 
 
 def digit_loss(model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from empirical.operators.l2vit import (
     LocalConcentration,
     Size,
     attention_weights,
+    kept_numbers,
     neighbour_share,
     neighbours,
     trained,
@@ -59,6 +60,19 @@ def test_neighbours_are_the_eight_around_a_token():
     assert near[5].sum() == 8
     assert near[0].nonzero()[0].tolist() == [1, 4, 5]
     assert near.sum() / 16 / 15 == 0.35
+
+
+def test_a_pointwise_module_sees_no_neighbours():
+    module = LocalConcentration(4, 1)
+    x = torch.zeros(1, 16, 4, requires_grad=True)
+    module(x + torch.arange(4.0))[0, 5].sum().backward()
+    assert x.grad[0].abs().sum(-1).nonzero().flatten().tolist() == [5]
+
+
+def test_kept_numbers_are_those_of_the_factors():
+    """A product keeps its two factors; q, k and v are not counted, the matrix of weights is."""
+    assert kept_numbers(lambda q, k, v: q * k, 6, 3) == 0
+    assert kept_numbers(lambda q, k, v: (q @ k.T) @ v, 6, 3) == 36
 
 
 def test_the_share_of_the_neighbours_is_a_share():

@@ -5,8 +5,17 @@ import pytest
 import torch
 
 from empirical.operators import mala as subject
-from empirical.operators.mala import VARIANTS, Size, accuracy, attention_weights, operations, trained, trained_scores
-from theory.operators.attention import mala_output
+from empirical.operators.mala import (
+    VARIANTS,
+    LearnedScalars,
+    Size,
+    accuracy,
+    attention_weights,
+    operations,
+    trained,
+    trained_scores,
+)
+from theory.operators.attention import elu_plus_one, mala_output
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +41,20 @@ def test_weights_of_trained_networks_are_those_of_their_operator():
         layers = attention_weights(trained(variant, 0))
         assert [tuple(one.shape) for one in layers] == [(2, 450, 2, 16, 16)] * 2
         torch.testing.assert_close(layers[1].sum(-1), torch.full((2, 450, 2, 16), float(sums)), atol=1e-4, rtol=0)
+
+
+def test_learned_scalars_start_at_mala_s_for_row_sum_one():
+    torch.manual_seed(0)
+    q, k = torch.randn(2, 5, 4), torch.randn(2, 7, 4)
+    kernel = (elu_plus_one(q) @ elu_plus_one(k).mT) / (2 * 7)
+    torch.testing.assert_close(LearnedScalars(2, 7)(q, k), 2 * kernel - 1 / 7)
+
+
+def test_every_layer_and_seed_has_scalars_of_its_own():
+    tensors = trained("mala with learned scalars", 0).tensors
+    betas = [tensor for name, tensor in tensors.items() if name.endswith("beta")]
+    assert [tuple(beta.shape) for beta in betas] == [(2, 2, 1, 1)] * 2
+    assert not torch.equal(betas[0], betas[1])
 
 
 def test_linear_attention_has_no_negative_scores():
