@@ -63,29 +63,16 @@ def test_the_operator_turns_negative_at_the_pole_of_its_smallest_score(evidence,
     evidence.expect("score at the threshold", row_scores(row, a, operator)[j] if a else Fraction(0), equals=0, error=0)
 
 
-observed = Claim(
-    paper=PAPER,
-    slug="negative-scores-do-not-occur",
-    where="Section 4, supplement",
-    says="Negative scores, though possible in theory, do not occur in practice.",
-    formula=r"A_{ij} \ge 0",
-    gap="Our networks are small and read digits; the authors' trained MAViT was not measured. Their code rotates "
-    "queries and keys after z is computed, which makes more scores negative, not fewer (see "
-    "normalised-in-the-released-code).",
-)
-
-
-@observed.refutation("exact", controls={"linear attention": {"operator": linear}})
+@condition.check("exact", scope="at the released scale", controls={"linear attention": {"operator": linear}})
 def test_the_released_scale_has_a_negative_score_for_two_keys(evidence, *, operator=mala):
     """ELU + 1, d = 1, scale 1 / (sqrt(d) N): q = 1/2 and keys 1 and 0 give the scores 25/24 and -1/24."""
     phi = elu_plus_one(np.array([0.5, 1.0, 0.0]))  # 3/2, 2, 1
     row = [Fraction(released_scale(1, 2)) * Fraction(phi[0]) * Fraction(one) for one in phi[1:]]
     scores = row_scores(row, 1, operator)
     evidence.expect("least score", min(scores), equals=Fraction(-1, 24), error=0)
-    evidence.counterexample("two keys of width 1", q="1/2", k=(1, 0), scores=[*scores])
 
 
-@observed.refutation("exact", scope="Gaussian inputs", controls={"linear attention": {"operator": linear}})
+@condition.check("exact", scope="Gaussian inputs", controls={"linear attention": {"operator": linear}})
 def test_on_gaussian_inputs_at_the_released_scale_scores_are_negative(evidence, rng, *, operator=official):
     """N = 196, d = 32, ELU + 1, queries multiplied by 1/4 to 64: the share of negative scores, and rows' L1 norms."""
     q, k = rng("inputs").standard_normal((2, 196, 32))
@@ -98,7 +85,19 @@ def test_on_gaussian_inputs_at_the_released_scale_scores_are_negative(evidence, 
         evidence.expect("least score", A.min(), less_than=0)
 
 
-@observed.refutation("experiment", scope="trained on digits", controls={"linear attention": {"variant": "linear"}})
+observed = Claim(
+    paper=PAPER,
+    slug="negative-scores-do-not-occur",
+    where="Section 4, supplement",
+    says="Negative scores, though possible in theory, do not occur in trained networks.",
+    formula=r"A_{ij} \ge 0",
+    gap="Our networks are small and read digits; the authors' trained MAViT was not measured. Their code rotates "
+    "queries and keys after z is computed, which makes more scores negative, not fewer (see "
+    "normalised-in-the-released-code).",
+)
+
+
+@observed.refutation("experiment", controls={"linear attention": {"variant": "linear"}})
 def test_trained_networks_have_negative_scores_in_every_run(evidence, paper_rng, scale, *, variant="mala"):
     """MALA at the released scale, trained on digits: share of negative scores on test images."""
     from empirical.operators.mala import trained_scores

@@ -2,14 +2,15 @@
 
 What the paper says. Softmax attention loses accuracy when it is given q / |q| (DeiT-T: 72.2 to 70.0 %, near linear
 attention's 69.8); MALA gains over linear attention; without beta MAViT-T falls to 52.3 %, without gamma training ends
-in NaN; ELU + 1, ReLU and exp as feature maps are alike (82.9, 82.8, 82.9 %).
+in NaN, with learned beta and gamma it reaches 71.7 %; ELU + 1, ReLU and exp as feature maps are alike (82.9, 82.8,
+82.9 %).
 
 Notation. As in test_mala.py. *Without gamma*: A = beta S. *Without beta*: A = S - z / N. A *half-way* bound is the
-mean of the two accuracies that a run is compared with.
+mean of the two accuracies that a run is compared with. *Gain*: accuracy of MALA minus that of linear attention.
 
-Scope. Small vision transformers on scikit-learn's digits, trained for a fixed, short budget (--scale full: until they
-fit); MALA at the released scale without rotary positions. Paired by seed: same initial weights, same batches. Accuracy
-on 450 test images. ImageNet may differ.
+Scope. Small vision transformers on scikit-learn's digits, trained for a fixed, short budget, so that faster learning is
+higher accuracy (--scale full: until they fit, and then all operators are alike); MALA at the released scale without
+rotary positions. Paired by seed: same initial weights, same batches. Accuracy on 450 test images. ImageNet may differ.
 """
 
 import numpy as np
@@ -17,8 +18,9 @@ import numpy as np
 from reports.claim import Claim
 
 PAPER = "fan2025mala"
-GAP = (
-    "Digits of 8 x 8 pixels, networks of two layers, 1600 images seen (full: three layers, 64 000); one learning rate."
+SHORT = "Digits of 8 x 8 pixels, two layers, 8000 images seen, one learning rate: it is shown who learns faster."
+GAP = SHORT + (
+    " After 64 000 images (--scale full) all are within a point of each other and the sign of the difference is open."
 )
 
 
@@ -39,7 +41,7 @@ matters = Claim(
     paper=PAPER,
     slug="softmax-loses-without-magnitude",
     where="Section 3",
-    says="Softmax attention given q / |q| is less accurate than softmax attention.",
+    says="Softmax attention given q / |q| is less accurate than softmax attention after the same training.",
     formula=r"\operatorname{acc}(q / \lVert q \rVert) < \operatorname{acc}(q)",
     gap=GAP + " How near it comes to linear attention is a note.",
 )
@@ -64,7 +66,7 @@ gains = Claim(
     paper=PAPER,
     slug="gains-over-linear-attention",
     where="Abstract, drop-in table",
-    says="With MALA in place of linear attention the same network is more accurate.",
+    says="With MALA in place of linear attention the same network is more accurate after the same training.",
     formula=r"\operatorname{acc}(\mathrm{MALA}) > \operatorname{acc}(\mathrm{linear})",
     gap=GAP + " Linear attention with ELU + 1, not the paper's other rivals.",
 )
@@ -72,7 +74,7 @@ gains = Claim(
 
 @gains.check("experiment", controls={"the two exchanged": {"variants": ("linear", "mala")}})
 def test_mala_is_more_accurate_than_linear_attention(evidence, paper_rng, scale, *, variants=("mala", "linear")):
-    """Paired difference of test accuracy, one-sided interval. The figure has all variants of this file, run by run."""
+    """Paired difference of test accuracy, one-sided interval. The figure has softmax beside the two, run by run."""
     seed = paper_rng.seed("training")
     ours, theirs = accuracies(variants, seed, scale)
     report(evidence, variants, [ours, theirs])
@@ -84,14 +86,13 @@ def figure_of_variants(seed, scale):
     """Title, figure and caption: test accuracy of each run, by variant."""
     from matplotlib.figure import Figure
 
-    from empirical.operators.mala import VARIANTS
-
-    figure = Figure(figsize=(7, 3.4), layout="constrained")
+    names = ["softmax", "softmax of unit queries", "linear", "mala"]
+    figure = Figure(figsize=(7, 2.4), layout="constrained")
     axes = figure.subplots()
-    for row, found in enumerate(accuracies(VARIANTS, seed, scale)):
+    for row, found in enumerate(accuracies(names, seed, scale)):
         axes.plot(found, row + np.linspace(-0.25, 0.25, len(found)), ".", color="tab:blue", ms=4)
         axes.plot([found.mean()] * 2, [row - 0.35, row + 0.35], color="black")
-    axes.set_yticks(range(len(VARIANTS)), list(VARIANTS))
+    axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.set_xlabel("test accuracy")
     return "Accuracy on digits after the same training", figure, "A point is a seed; lines are means."
@@ -119,7 +120,7 @@ def test_without_gamma_accuracy_falls(evidence, paper_rng, scale, *, variants=("
 beta = Claim(
     paper=PAPER,
     slug="beta-is-needed",
-    where="Ablation",
+    where="Ablation (our reading: in general, not in MAViT-T alone)",
     says="Without beta MALA loses most of its accuracy: the normalised part S / z is essential.",
     formula=r"\operatorname{acc}(S - \gamma) \ll \operatorname{acc}(\beta S - \gamma)",
     gap=GAP + " MAViT-T on ImageNet (52.3 %) was not run: what fails there may be the optimisation of a deep network.",
@@ -138,23 +139,45 @@ def test_the_centred_kernel_alone_stays_nearer_to_mala_than_to_linear_attention(
     evidence.counterexample("digits", mala=f"{ours.mean():.3f}", without_beta=f"{without.mean():.3f}")
 
 
-maps = Claim(
+learned = Claim(
     paper=PAPER,
-    slug="feature-maps-are-alike",
-    where="Ablation",
-    says="MALA is as accurate with ReLU or exp as with ELU + 1: the choice of phi does not matter.",
-    formula=r"\operatorname{acc}(\exp) \approx \operatorname{acc}(\mathrm{ReLU}) \approx "
-    r"\operatorname{acc}(\mathrm{ELU} + 1)",
-    gap=GAP + " Differences of speed, not of what a converged network reaches.",
+    slug="learned-scalars-are-worse",
+    where="Ablation (what exactly was learned is our reading: one beta and one gamma for each head)",
+    says="With beta and gamma as learned numbers instead of functions of z, MALA is less accurate.",
+    formula=r"\operatorname{acc}(\hat\beta S - \hat\gamma) < \operatorname{acc}(\beta(z) S - \gamma(z))",
+    gap=SHORT + " The paper's 71.7 % is MAViT-T on ImageNet. The numbers start at MALA's for z = 1.",
 )
 
 
-@maps.refutation("experiment", controls={"the two exchanged": {"variants": ("mala", "mala with exp")}})
-def test_exp_learns_faster_than_elu_plus_one(evidence, paper_rng, scale, *, variants=("mala with exp", "mala")):
-    """Paired difference of test accuracy, one-sided interval; ReLU's accuracy is noted beside it."""
+@learned.check("experiment", controls={"the two exchanged": {"variants": ("mala with learned scalars", "mala")}})
+def test_learned_scalars_cost_accuracy(evidence, paper_rng, scale, *, variants=("mala", "mala with learned scalars")):
+    """Paired difference of test accuracy, one-sided interval."""
+    ours, ablated = accuracies(variants, paper_rng.seed("training"), scale)
+    report(evidence, variants, [ours, ablated])
+    evidence.mean_at_least("accuracy lost with learned scalars", ours - ablated, 0, alpha=5e-5)
+
+
+maps = Claim(
+    paper=PAPER,
+    slug="feature-maps-are-alike",
+    where="Ablation (our reading of 82.9, 82.8, 82.9: the choice changes less than half of what MALA gains)",
+    says="MALA is about as accurate with ReLU or exp as with ELU + 1: they differ by less than half of its gain over "
+    "linear attention.",
+    formula=r"\lvert \operatorname{acc}(\phi) - \operatorname{acc}(\mathrm{ELU} + 1) \rvert "
+    r"\le \tfrac{1}{2} \bigl(\operatorname{acc}(\mathrm{MALA}) - \operatorname{acc}(\mathrm{linear})\bigr)",
+    gap=GAP + " In the short training exp is ahead of ELU + 1 and ReLU; see the note.",
+)
+
+
+@maps.check("experiment", controls={"linear attention in place of a feature map": {"others": ("linear",)}})
+def test_feature_maps_differ_by_less_than_half_of_the_gain(
+    evidence, paper_rng, scale, *, others=("mala with exp", "mala with ReLU")
+):
+    """Half of the gain minus and plus the difference to ELU + 1, paired by seed, one-sided intervals."""
     seed = paper_rng.seed("training")
-    fast, ours = accuracies(variants, seed, scale)
-    (relu,) = accuracies(["mala with ReLU"], seed, scale)
-    report(evidence, [*variants, "mala with ReLU"], [fast, ours, relu])
-    evidence.mean_at_least("accuracy gained with exp", fast - ours, 0, alpha=5e-5)
-    evidence.counterexample("digits", exp=f"{fast.mean():.3f}", elu_plus_one=f"{ours.mean():.3f}")
+    ours, theirs, *found = accuracies(["mala", "linear", *others], seed, scale)
+    report(evidence, ["mala", "linear", *others], [ours, theirs, *found])
+    half = (ours - theirs) / 2
+    for name, one in zip(others, found, strict=True):
+        evidence.mean_at_least(f"half of the gain plus what {name} has more", half + (one - ours), 0, alpha=2e-5)
+        evidence.mean_at_least(f"half of the gain minus what {name} has more", half - (one - ours), 0, alpha=2e-5)
