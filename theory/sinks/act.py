@@ -70,7 +70,7 @@ def released(A: np.ndarray, beta: float = BETA, tau: float = RELEASED_TAU) -> np
     average = A.sum(axis=0) / np.arange(q, 0, -1)
     chosen = np.zeros(A.shape[-1], dtype=bool)
     chosen[np.flatnonzero(average > tau)[1:]] = True
-    result = lower(A, chosen, beta)
+    result = np.asarray(lower(A, chosen, beta))
     result[0] = np.where(chosen, beta, 1) * A[0] + (1 - beta) * A[0, chosen].sum() * A[0] / A[0].sum()
     result[0, 0] = 1
     return result
