@@ -1,0 +1,40 @@
+"""Sweeps over gamma, on models that are hardly trained."""
+
+import pytest
+import torch
+
+from empirical.sinks import zerotuning
+from empirical.sinks.backcopy import Setting, held_out, losses, train
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """The module with untrained models and few sequences; what it keeps is forgotten afterwards."""
+    monkeypatch.setattr(zerotuning, "SETTING", Setting(steps=0, width=8))
+    monkeypatch.setattr(zerotuning, "SEQUENCES", 6)
+    yield zerotuning
+    zerotuning.models.cache_clear()
+    zerotuning.sweeps.cache_clear()
+
+
+def test_gamma_one_is_the_model_as_it_is(small):
+    _, judge = small.sweeps(3)
+    models, tokens = train(small.SETTING, 3, small.SEEDS), held_out(small.SETTING, 12, 3)[6:]
+    torch.testing.assert_close(judge.untuned("loss"), losses(models, tokens))
+    logs = models(tokens[:, :-1]).log_softmax(-1)
+    torch.testing.assert_close(judge.untuned("entropy"), -(logs.exp() * logs).sum(-1).mean((1, 2)))
+    torch.testing.assert_close(judge.untuned("accuracy"), (logs.argmax(-1) == tokens[:, 1:]).float().mean((1, 2)))
+
+
+def test_the_gain_is_that_of_the_gamma_chosen_on_other_sequences(small):
+    choose, judge = small.sweeps(3, 2, 0.5)
+    best = choose.loss.argmin(1)
+    assert judge.loss.shape == (small.SEEDS, len(small.GAMMAS))
+    expected = [judge.loss[seed, 3] - judge.loss[seed, best[seed]] for seed in range(small.SEEDS)]
+    torch.testing.assert_close(small.gain(3, 2, 0.5), torch.stack(expected))
+
+
+def test_tokens_and_temperatures_matter(small):
+    losses = [small.sweeps(3, token, exponent)[1].loss for token, exponent in ((0, 1.0), (2, 1.0), (0, 0.5))]
+    assert not torch.equal(losses[0], losses[1])
+    assert not torch.equal(losses[0], losses[2])
