@@ -16,8 +16,11 @@ Edit = Callable[[Tensor], Tensor]
 """Attention weights (batch, heads, n, m) to the same shape."""
 
 
-def edited(models: Models, edit: Edit) -> Models:
-    """The same models, with every layer's attention weights passed through `edit`.
+def edited(models: Models, edit: Edit, layer: int | None = None) -> Models:
+    """The same models, with attention weights passed through `edit`, after earlier edits if there were any.
+
+    Args:
+        layer: the one whose weights are edited, from 0; None: all.
 
     Raises:
         ValueError: there is no layer of `empirical.layers.Attention`.
@@ -26,8 +29,8 @@ def edited(models: Models, edit: Edit) -> Models:
     layers = [module for module in skeleton.modules() if isinstance(module, Attention)]
     if not layers:
         raise ValueError(f"{type(skeleton).__name__} has no attention layer of empirical.layers: nothing to edit")
-    for layer in layers:
-        layer.operator = _followed(layer.operator, edit)
+    for changed in layers if layer is None else [layers[layer]]:
+        changed.operator = _followed(changed.operator, edit)
     return Models(skeleton, models.tensors)
 
 
