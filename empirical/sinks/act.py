@@ -16,7 +16,7 @@ from torch import Tensor
 from empirical.layers import Attention
 from empirical.sinks import backcopy
 from empirical.sinks.observe import observe
-from empirical.training import Models
+from empirical.training import Models, device
 from theory.operators.attention import softmax
 from theory.sinks import act
 
@@ -42,8 +42,8 @@ def maps(models: Models, tokens: Tensor) -> Tensor:
     """(seeds, sequences, n, n) attention of the only head."""
     found: list[Tensor] = []
     for seed in range(len(models)):
-        observe(models.one(seed), tokens, lambda layer: found.append(layer.weights[:, 0]))
-    return torch.stack(found)
+        observe(models.one(seed), tokens.to(device()), lambda layer: found.append(layer.weights[:, 0]))
+    return torch.stack(found).cpu()
 
 
 def places(*which: int) -> Choose:
@@ -60,7 +60,8 @@ def cost(models: Models, tokens: Tensor, choose: Choose, beta: float = act.BETA)
     for module in changed.modules():
         if isinstance(module, Attention):
             module.operator = partial(_lowered, choose=choose, beta=beta)
-    return backcopy.losses(Models(changed, models.tensors), tokens) - backcopy.losses(models, tokens)
+    tokens = tokens.to(device())
+    return (backcopy.losses(Models(changed, models.tensors), tokens) - backcopy.losses(models, tokens)).cpu()
 
 
 def _lowered(query: Tensor, key: Tensor, *, choose: Choose, beta: float, mask: Tensor | None = None) -> Tensor:

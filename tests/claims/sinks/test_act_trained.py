@@ -47,7 +47,7 @@ def attention_to_second(seed, tokens):
     from empirical.sinks import act as toy
 
     found = toy.with_nothing_to_copy(toy.maps(trained(seed)[0], tokens), tokens, toy.SECOND)
-    return found.cpu().numpy(), toy.even_share(tokens, toy.SECOND)
+    return found.numpy(), toy.even_share(tokens, toy.SECOND)
 
 
 # -- A1: sinks at later tokens -----------------------------------------------------------------------------------------
@@ -81,7 +81,7 @@ def detected(evidence, seed):
     from empirical.sinks import act as toy
 
     models, tokens = trained(seed)
-    flagged = act.later_sinks(toy.maps(models, tokens)).double().mean(dim=(0, 1)).cpu().numpy()
+    flagged = act.later_sinks(toy.maps(models, tokens)).double().mean(dim=(0, 1)).numpy()
     others = np.delete(flagged, toy.SECOND)
     evidence.note(
         f"5 / N flags the second start in {flagged[toy.SECOND]:.0%} of the sequences, and {others.sum():.2f} other "
@@ -95,7 +95,7 @@ def figure_of(seed):
     from empirical.sinks import act as toy
 
     models, tokens = trained(seed)
-    averages = importance(toy.maps(models, tokens)).mean(dim=1).cpu().numpy()
+    averages = importance(toy.maps(models, tokens)).mean(dim=1).numpy()
     n = averages.shape[1]
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axes = figure.subplots()
@@ -152,8 +152,8 @@ def test_the_later_sink_is_nearly_free_to_remove(evidence, paper_rng, *, removed
     from empirical.sinks.act import cost, places
 
     models, tokens = trained(paper_rng.seed("training"))
-    both = cost(models, tokens, places(0, 10), beta=0.0).cpu().numpy()
-    found = cost(models, tokens, places(*removed), beta=0.0).cpu().numpy()
+    both = cost(models, tokens, places(0, 10), beta=0.0).numpy()
+    found = cost(models, tokens, places(*removed), beta=0.0).numpy()
     evidence.mean_at_most("cost, less a quarter of that of both", found - both / 4, 0.0, alpha=1e-4)
     other = [cost(models, tokens, places(k), beta=0.0).mean().item() for k in (5, 15)]
     evidence.note(f"Without it {found.mean():+.4f} nats, without both {both.mean():+.3f}.")
@@ -177,6 +177,6 @@ def test_in_small_models_calibration_costs(evidence, paper_rng, *, beta=act.BETA
 
     models, tokens = trained(paper_rng.seed("training"))
     for name, choose in (("all that 5 / N flags", act.later_sinks), ("the second start alone", places(10))):
-        found = cost(models, tokens, choose, beta).cpu().numpy()
+        found = cost(models, tokens, choose, beta).numpy()
         evidence.note(f"Lowered: {name}. Loss {found.mean():+.4f} nats, {found.min():+.4f} to {found.max():+.4f}.")
     evidence.inconclusive(needs="heads that only sink, as large models have: a checkpoint, see test_act_checkpoint.py")
