@@ -103,7 +103,7 @@ collapse = Claim(
     says="Without the choice of image-centric heads LLaVA-1.5-7B scores 0.0 on POPE, MME and MM-Vet.",
     formula=r"\mathrm{POPE} = \mathrm{MME} = \mathrm{MM\text{-}Vet} = 0.0",
     gap="A score of 0.0 where guessing gives two thirds says that the output could not be read; how bad the "
-    "predictions are it does not say. For a mechanism see selection-bounds-amplification and selection-prevents-collapse.",
+    "predictions are it does not say. Mechanisms: selection-bounds-amplification and selection-prevents-collapse.",
 )
 
 
