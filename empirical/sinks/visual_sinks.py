@@ -17,7 +17,7 @@ from empirical.layers import Attention
 from empirical.sinks.backcopy import Setting, held_out, is_trigger, train
 from empirical.sinks.interventions import Edit, edited, mean_losses
 from empirical.sinks.observe import Layer, observe
-from empirical.training import Models
+from empirical.training import Models, device
 from theory.sinks import visual_sinks
 from theory.sinks.measures import lengths
 from theory.sinks.zerotuning import tuned
@@ -39,12 +39,12 @@ def models(seed: int) -> Models:
 
 @cache
 def _tokens(seed: int) -> Tensor:
-    return held_out(SETTING, SEQUENCES, seed)
+    return held_out(SETTING, SEQUENCES, seed).to(device())
 
 
 def _cost(seed: int, edit: Edit) -> Tensor:
     """(seeds,): rise of the loss of the text queries when their rows are edited, nats a token."""
-    text = torch.arange(SETTING.length - 1)[:, None] >= TEXT
+    text = torch.arange(SETTING.length - 1, device=device())[:, None] >= TEXT
     changed = edited(models(seed), lambda A: torch.where(text, edit(A), A))
     cost: Tensor = mean_losses(changed, _tokens(seed), TEXT) - mean_losses(models(seed), _tokens(seed), TEXT)
     return cost
@@ -65,7 +65,7 @@ def cost_of_removing(seed: int, *tokens: int) -> Tensor:
 @cache
 def cost_of_redistributing(seed: int, p: float, rho: float, least: float) -> Tensor:
     """(seeds,): the same when both sinks give p of their attention to the rest of the image, in selected rows."""
-    place = torch.arange(SETTING.length - 1)
+    place = torch.arange(SETTING.length - 1, device=device())
     sinks, visual = (place == BOS) | (place == SINK), (place >= IMAGE.start) & (place < IMAGE.stop)
     return _cost(seed, lambda A: visual_sinks.var(A, sinks, visual, p, rho, least))
 
@@ -89,7 +89,7 @@ class Attended:
 def attended(seed: int) -> Attended:
     """Over a hundred of the sequences."""
     tokens = _tokens(seed)[:100, :-1]
-    busy = is_trigger(tokens)[:, TEXT:, None]
+    busy = is_trigger(tokens.cpu())[:, TEXT:, None].to(device())
     rows: list[list[Tensor]] = []
     for one in range(SEEDS):
         model = models(seed).one(one)

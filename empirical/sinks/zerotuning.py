@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from empirical.sinks.backcopy import Setting, held_out, train
 from empirical.sinks.interventions import edited, mean_losses
-from empirical.training import Models
+from empirical.training import Models, device
 from theory.operators.attention import normalised
 from theory.sinks.zerotuning import tuned
 
@@ -57,7 +57,7 @@ def models(setting: Setting, seed: int, exponent: float) -> Models:
 @cache
 def sweeps(seed: int, token: int = 0, exponent: float = 1.0) -> tuple[Sweep, Sweep]:
     """On the sequences to choose on, and on those to judge by."""
-    sequences = held_out(SETTING, 2 * SEQUENCES, seed)
+    sequences = held_out(SETTING, 2 * SEQUENCES, seed).to(device())
     given = models(SETTING, seed, exponent)
     kinds = [
         edited(given, partial(tuned, gamma=gamma, token=token)).each(_three, part)
@@ -103,7 +103,7 @@ def layer_changes(seed: int, gamma: float, exponent: float) -> tuple[Tensor, Ten
 
 
 def _changes(seed: int, gamma: float, exponent: float, which: list[list[float]]) -> tuple[Tensor, Tensor]:
-    given, halves = models(DEEP, seed, exponent), held_out(DEEP, 2 * SEQUENCES, seed).split(SEQUENCES)
+    given, halves = models(DEEP, seed, exponent), held_out(DEEP, 2 * SEQUENCES, seed).to(device()).split(SEQUENCES)
     found = []
     for part in halves:
         before = mean_losses(given, part)
@@ -119,4 +119,4 @@ def _changes(seed: int, gamma: float, exponent: float, which: list[list[float]])
 
 def _powers(gamma: float, on: list[float]) -> Tensor:
     """(heads, 1, 1): gamma where a head is on, else 1."""
-    return (gamma ** torch.tensor(on))[:, None, None]
+    return (gamma ** torch.tensor(on, device=device()))[:, None, None]
