@@ -6,18 +6,15 @@ head with nothing to do may look, as it does at the first one.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor
 
-from empirical.layers import Attention
 from empirical.sinks import backcopy
+from empirical.sinks.interventions import edited
 from empirical.sinks.observe import observe
 from empirical.training import Models, device
-from theory.operators.attention import softmax
 from theory.sinks import act
 
 SECOND = 10
@@ -56,18 +53,13 @@ def cost(models: Models, tokens: Tensor, choose: Choose, beta: float = act.BETA)
 
     A row that lies on chosen keys alone keeps its weights: the second token sees the first alone.
     """
-    changed = copy.deepcopy(models.skeleton)
-    for module in changed.modules():
-        if isinstance(module, Attention):
-            module.operator = partial(_lowered, choose=choose, beta=beta)
     tokens = tokens.to(device())
-    return (backcopy.losses(Models(changed, models.tensors), tokens) - backcopy.losses(models, tokens)).cpu()
 
+    def lowered(A: Tensor) -> Tensor:
+        new = act.lower(A, choose(A), beta)
+        return torch.where(new.isnan(), A, new)
 
-def _lowered(query: Tensor, key: Tensor, *, choose: Choose, beta: float, mask: Tensor | None = None) -> Tensor:
-    A = softmax(query, key, mask=mask)
-    lowered = act.lower(A, choose(A), beta)
-    return torch.where(lowered.isnan(), A, lowered)
+    return (backcopy.losses(edited(models, lowered), tokens) - backcopy.losses(models, tokens)).cpu()
 
 
 def with_nothing_to_copy(A: Tensor, tokens: Tensor, key: int) -> Tensor:

@@ -21,6 +21,8 @@ from theory.sinks.measures import importance
 
 PAPER = "yu2024unveiling"
 SEQUENCES = 256
+SECOND = 10
+"""Position of the second start token."""
 
 
 @cache
@@ -42,12 +44,12 @@ def ordinary_character(seed):
     return ordinary(SEQUENCES, seed)
 
 
-def attention_to_second(seed, tokens):
+def attention_to(place, seed, tokens):
     """(seeds,) from tokens with nothing to copy, and what even attention would give."""
     from empirical.sinks import act as toy
 
-    found = toy.with_nothing_to_copy(toy.maps(trained(seed)[0], tokens), tokens, toy.SECOND)
-    return found.numpy(), toy.even_share(tokens, toy.SECOND)
+    found = toy.with_nothing_to_copy(toy.maps(trained(seed)[0], tokens), tokens, place)
+    return found.numpy(), toy.even_share(tokens, place)
 
 
 # -- A1: sinks at later tokens -----------------------------------------------------------------------------------------
@@ -63,11 +65,11 @@ later = Claim(
 )
 
 
-@later.check("experiment", controls={"an ordinary character there": {"tokens": ordinary_character}})
-def test_a_second_start_token_is_a_second_sink(evidence, paper_rng, *, tokens=second_start):
+@later.check("experiment", controls={"the character at position 5": {"place": 5}})
+def test_a_second_start_token_is_a_second_sink(evidence, paper_rng, *, place=SECOND):
     """Its attention from tokens with nothing to copy, over that of even attention: mean logarithm over the seeds."""
     seed = paper_rng.seed("training")
-    found, even = attention_to_second(seed, tokens(seed))
+    found, even = attention_to(place, seed, second_start(seed))
     evidence.mean_at_least("ln (attention / even attention)", np.log(found / even), 0.0, alpha=1e-4)
     evidence.note(
         f"{found.mean():.3f} on average, {found.min():.3f} to {found.max():.3f} over the seeds; even {even:.3f}."
@@ -82,9 +84,9 @@ def detected(evidence, seed):
 
     models, tokens = trained(seed)
     flagged = act.later_sinks(toy.maps(models, tokens)).double().mean(dim=(0, 1)).numpy()
-    others = np.delete(flagged, toy.SECOND)
+    others = np.delete(flagged, SECOND)
     evidence.note(
-        f"5 / N flags the second start in {flagged[toy.SECOND]:.0%} of the sequences, and {others.sum():.2f} other "
+        f"5 / N flags the second start in {flagged[SECOND]:.0%} of the sequences, and {others.sum():.2f} other "
         f"tokens in each; {others[-6:].sum() / others.sum():.0%} of them are of the last six, which few queries see."
     )
 
@@ -127,8 +129,8 @@ def test_a_character_in_its_place_draws_less(evidence, paper_rng, *, tokens=seco
     from empirical.sinks.act import ordinary
 
     seed = paper_rng.seed("training")
-    found, _ = attention_to_second(seed, tokens(seed))
-    replaced, even = attention_to_second(seed, ordinary(SEQUENCES, seed + 1))
+    found, _ = attention_to(SECOND, seed, tokens(seed))
+    replaced, even = attention_to(SECOND, seed, ordinary(SEQUENCES, seed + 1))
     evidence.mean_at_least("ln (<s> / character)", np.log(found / replaced), np.log(2), alpha=1e-4)
     evidence.note(f"<s> {found.mean():.3f}, characters {replaced.mean():.3f}, even attention {even:.3f}.")
 
@@ -146,13 +148,15 @@ useless = Claim(
 )
 
 
-@useless.check("experiment", controls={"without the first": {"removed": (0,)}, "without both": {"removed": (0, 10)}})
-def test_the_later_sink_is_nearly_free_to_remove(evidence, paper_rng, *, removed=(10,)):
+@useless.check(
+    "experiment", controls={"without the first": {"removed": (0,)}, "without both": {"removed": (0, SECOND)}}
+)
+def test_the_later_sink_is_nearly_free_to_remove(evidence, paper_rng, *, removed=(SECOND,)):
     """beta = 0 at given positions of trained models; a quarter is ours."""
     from empirical.sinks.act import cost, places
 
     models, tokens = trained(paper_rng.seed("training"))
-    both = cost(models, tokens, places(0, 10), beta=0.0).numpy()
+    both = cost(models, tokens, places(0, SECOND), beta=0.0).numpy()
     found = cost(models, tokens, places(*removed), beta=0.0).numpy()
     evidence.mean_at_most("cost, less a quarter of that of both", found - both / 4, 0.0, alpha=1e-4)
     other = [cost(models, tokens, places(k), beta=0.0).mean().item() for k in (5, 15)]
@@ -176,7 +180,7 @@ def test_in_small_models_calibration_costs(evidence, paper_rng, *, beta=act.BETA
     from empirical.sinks.act import cost, places
 
     models, tokens = trained(paper_rng.seed("training"))
-    for name, choose in (("all that 5 / N flags", act.later_sinks), ("the second start alone", places(10))):
+    for name, choose in (("all that 5 / N flags", act.later_sinks), ("the second start alone", places(SECOND))):
         found = cost(models, tokens, choose, beta).numpy()
         evidence.note(f"Lowered: {name}. Loss {found.mean():+.4f} nats, {found.min():+.4f} to {found.max():+.4f}.")
     evidence.inconclusive(needs="heads that only sink, as large models have: a checkpoint, see test_act_checkpoint.py")
