@@ -29,7 +29,8 @@ WITHOUT_KEY = {"softmax": {"variant": "softmax"}, "sigmoid without a norm": {"va
 @cache
 def trained(corpus, seed, variant="softmax", fixed=None):
     """A pre-trained model and its curves."""
-    from empirical.sinks.pretrain import Setting, pretrained
+    from empirical.sinks.pretrain import pretrained
+    from empirical.sinks.pretrain_model import Setting
 
     return pretrained(Setting(variant, fixed=fixed), corpus, seed)
 

@@ -23,7 +23,8 @@ PAPER = "an2025systematic"
 
 @cache
 def trained(corpus, seed, variant="softmax"):
-    from empirical.sinks.pretrain import Setting, pretrained
+    from empirical.sinks.pretrain import pretrained
+    from empirical.sinks.pretrain_model import Setting
 
     return pretrained(Setting(variant), corpus, seed)
 

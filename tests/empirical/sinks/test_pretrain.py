@@ -11,7 +11,8 @@ from empirical.layers import Attention, Style  # noqa: E402
 from empirical.sinks import corpus, pretrain  # noqa: E402
 from empirical.sinks.compression import activation_cost, cost, matrices, weight_ratio  # noqa: E402
 from empirical.sinks.inside import Inside, look_inside  # noqa: E402
-from empirical.sinks.pretrain import Fused, Setting, batch, flops_per_token, logged, pretrained  # noqa: E402
+from empirical.sinks.pretrain import batch, logged, pretrained  # noqa: E402
+from empirical.sinks.pretrain_model import Fused, Setting, flops_per_token  # noqa: E402
 from empirical.sinks.variants import VARIANTS  # noqa: E402
 from theory.operators.attention import softmax, uniform  # noqa: E402
 
