@@ -124,6 +124,11 @@ class Check:
         """Does it have a version at the paper's own size, for --scale full?"""
         return "scale" in self.arguments
 
+    @property
+    def checkpoint(self) -> bool:
+        """Does it speak of the user's own model, behind --checkpoint?"""
+        return "checkpoint" in self.arguments
+
     @functools.cached_property
     def body(self) -> Callable[..., Any]:
         """The function as it was written, below `given`."""

@@ -1,4 +1,4 @@
-"""The command line: `attest run | list | show | render | diff | merge | keep | accept`."""
+"""The command line: `attest run | checkpoint | list | show | render | diff | merge | keep | accept`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from reports import catalogue, measured, record, results
 from reports.claim import LEVELS, Claim
 
 RESULTS = "reports/out/results.json"
+CHECKPOINT = ("checkpoint", "text", "questions", "device", "dtype", "out")
+"""What `attest checkpoint` passes on to pytest by the same name."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. Returns 0 when all is well, 1 when the answer is bad news, 2 when the question was wrong."""
     parsed, rest = _parser().parse_known_args(arguments)
-    if rest and parsed.command is not run:
+    if rest and parsed.command not in (run, checkpoint):
         _parser().error(f"unrecognized arguments: {' '.join(rest)}")
     parsed.rest = rest
     try:
@@ -45,6 +47,19 @@ def run(options: argparse.Namespace) -> int:
     chosen = [f"--{name}={key}" for name in ("paper", "claim", "level") for key in getattr(options, name)]
     folder = str(root / catalogue.CLAIMS_FOLDER)
     return int(pytest.main([folder, f"--rootdir={root}", "-n", options.workers, *chosen, *options.rest]))
+
+
+def checkpoint(options: argparse.Namespace) -> int:
+    """Run pytest on the claims about pretrained models, in one process, as each would load the model anew."""
+    import pytest
+
+    root = catalogue.find_root(Path.cwd())
+    given = [f"--{name}={value}" for name in CHECKPOINT if (value := getattr(options, name)) is not None]
+    given += [f"--claim={key}" for key in options.claims]
+    files = sorted((root / catalogue.CLAIMS_FOLDER).rglob("test_*.py"))
+    speaking = [str(file) for file in files if "checkpoint" in file.read_text("utf-8")]  # the others need no reading
+    status = pytest.main([*speaking, f"--rootdir={root}", "-n", "0", *given, *options.rest])
+    return 2 if status == pytest.ExitCode.USAGE_ERROR else int(status)
 
 
 def list_claims(options: argparse.Namespace) -> int:
@@ -156,6 +171,14 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument(f"--{option}", action="append", default=[], metavar="KEY", help=text)
     one.add_argument("--level", action="append", default=[], choices=LEVELS, help="only checks at this level")
     one.add_argument("-n", dest="workers", default="auto", help="processes side by side (default: one per core)")
+    one = command("checkpoint", checkpoint, "what is claimed of pretrained models, put to a model of yours")
+    one.add_argument("checkpoint", metavar="DIR", help="a Hugging Face directory with safetensors and a tokenizer")
+    one.add_argument("--claims", nargs="+", action="extend", default=[], metavar="KEY", help="only these claims")
+    one.add_argument("--text", metavar="FILE", help="text for it to read (default: Python's own help texts)")
+    one.add_argument("--questions", metavar="FILE", help="JSON lines with the fields question, choices, answer")
+    one.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    one.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of its weights (default float32)")
+    one.add_argument("--out", metavar="FOLDER", help=f"of the page (default: {Path(RESULTS).parent}/NAME OF DIR)")
     one = command("list", list_claims, "all claims with their recorded verdicts")
     one.add_argument("--json", action="store_true", help="for scripts")
     one = command("show", show, "one claim: statement, checks, controls, record, last outcome")

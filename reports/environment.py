@@ -24,9 +24,11 @@ PACKAGES = (
 )
 
 
-def describe(root: Path, *, suite_seed: int, profile: str, device: str, scale: str = "small") -> dict[str, Any]:
+def describe(
+    root: Path, *, suite_seed: int, profile: str, device: str, scale: str = "small", checkpoint: str | None = None
+) -> dict[str, Any]:
     """One entry of `environments` in the results."""
-    return {
+    return ({} if checkpoint is None else {"checkpoint": checkpoint}) | {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": f"{platform.machine()}, {os.cpu_count()} cores",

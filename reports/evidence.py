@@ -90,6 +90,16 @@ class Evidence:
         inference = statistics.sign_test(name, wins, trials, alpha)
         self._infer(inference, wins, Bound("at_least", _fewest_wins(trials, alpha)))
 
+    def majority(self, name: str, wins: int, trials: int, *, alpha: float) -> None:
+        """Wins are shown to be more frequent than losses (exact sign tests in both directions, at level alpha each).
+
+        Raises:
+            Violation: they are shown to be less frequent.
+            Inconclusive: neither is shown.
+        """
+        inference = statistics.majority(name, wins, trials, alpha)
+        self._infer(inference, wins, Bound("at_least", _fewest_wins(trials, alpha)))
+
     def mean_equals(self, name: str, samples: Any, expected: float, *, alpha: float) -> None:
         """Nothing speaks against this mean, at level alpha (two-sided t test). It is no proof of equality."""
         inference = statistics.mean_equals(name, samples, expected, alpha)

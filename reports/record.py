@@ -64,10 +64,13 @@ def disagreement(claim: dict[str, Any]) -> str | None:
 def agrees(claim: dict[str, Any]) -> bool | None:
     """Does the verdict equal the recorded one? None where the two cannot be compared.
 
-    That is so where a check failed, was not run now, or was never run for the record (it speaks of the user's model).
+    That is so where a check failed or was not run now, where the claim was never run for the record, and where it
+    speaks of the user's own model.
     """
     recorded = claim["recorded"]
-    if claim["verdict"] is None or any(check["outcome"] == "not run" for check in claim["checks"]):
+    if claim["verdict"] is None or any(
+        check["outcome"] == "not run" or check["checkpoint"] for check in claim["checks"]
+    ):
         return None
     if recorded is not None and recorded["verdict"] == "not run":
         return None
@@ -78,8 +81,9 @@ def accept(entries: dict[str, dict[str, Any]], results: dict[str, Any]) -> dict[
     """The record after accepting a run.
 
     Claims whose checks all ran get the run's verdict; one measured on an accelerator keeps device and date. A claim
-    with a check that did not run keeps its entry, and gets `not run` if it has none. Entries of claims that a complete
-    run no longer declares are dropped. Raises:
+    with a check that did not run keeps its entry, and gets `not run` if it has none; so does a claim about a checkpoint
+    even where it ran, as its verdict is about one user's model. Entries of claims that a complete run no longer
+    declares are dropped. Raises:
         RecordError: a claim has no verdict, or is broken: that is to be mended, not accepted.
     """
     unfit = [claim["key"] for claim in results["claims"] if claim["verdict"] in (None, "broken")]
@@ -87,7 +91,7 @@ def accept(entries: dict[str, dict[str, Any]], results: dict[str, Any]) -> dict[
         raise RecordError(f"nothing was accepted: mend these first: {', '.join(unfit)}")
     accepted = {} if results["selection"]["complete"] else dict(entries)
     for claim in results["claims"]:
-        if all(check["outcome"] != "not run" for check in claim["checks"]):
+        if all(check["outcome"] != "not run" and not check["checkpoint"] for check in claim["checks"]):
             accepted[claim["key"]] = {key: claim[key] for key in ("verdict", "level")} | {
                 "measured": _measured(claim, results)
             }

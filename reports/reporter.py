@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
 PLAN_FOLDER = "attest_plan_folder"
+CHECKPOINT = pytest.StashKey[str]()
+"""What the claims about the user's model are put to, in words for the page; who reads the checkpoint says it."""
 
 
 def write_plan(config: pytest.Config, plan: dict[str, Any]) -> None:
@@ -119,7 +121,7 @@ class Reporter:
             "environments": [environment.describe(
                 self.config.rootpath, suite_seed=seed, profile=self.config.getoption("--profile"),
                 device=self.device if self.device != "cpu" else environment.device(),
-                scale=self.config.getoption("--scale"),
+                scale=self.config.getoption("--scale"), checkpoint=self.config.stash.get(CHECKPOINT, None),
             )],
             "claims": claims,
         }, self.config.rootpath)  # fmt: skip

@@ -21,6 +21,8 @@ ALPHA_BUDGET = 0.01
 BLANK_EVIDENCE: dict[str, Any] = {
     "cases": 0, "quantities": [], "tests": [], "counterexamples": [], "smallest_case": None, "notes": [], "figures": [],
 }  # fmt: skip
+KNOWN = ("name", "kind", "level", "scope", "says", "line", "scaled", "checkpoint")
+"""What is known of a check before it runs."""
 LOST = ("lost", "it never reported: its process died, or the run was stopped")
 UNSELECTED = ("not run", "not selected")
 WORST_FIRST = ("lost", "error", "no case", "violated", "inconclusive", "held", "not run")
@@ -44,8 +46,7 @@ def describe(claim: Claim, root: Path) -> dict[str, Any]:
 
 
 def _describe_check(check: Check) -> dict[str, Any]:
-    fields = ("name", "kind", "level", "scope", "says", "line", "scaled")
-    return {name: getattr(check, name) for name in fields} | {"controls": list(check.controls)}
+    return {name: getattr(check, name) for name in KNOWN} | {"controls": list(check.controls)}
 
 
 def node_id(file: str, check: str, control: str | None = None) -> str:
@@ -83,7 +84,7 @@ def fill_in(
             if own["outcome"] != "not run" and control["why"] == UNSELECTED[1]:
                 own |= {"outcome": "not run", "why": "its controls were not selected"}
             controls.append(_control(name, control))
-        shared = {key: check[key] for key in ("name", "kind", "level", "scope", "says", "line", "scaled")}
+        shared = {key: check[key] for key in KNOWN}
         evidence = own["evidence"] if own["evidence"] is not None else BLANK_EVIDENCE
         ran = {key: own[key] for key in ("outcome", "why", "seconds", "rerun")}
         checks.append(

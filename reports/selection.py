@@ -15,18 +15,20 @@ MISTAKE = pytest.StashKey[str | None]()
 
 @dataclass(frozen=True)
 class Selection:
-    """Chosen papers, claims and levels; an empty tuple chooses all."""
+    """Chosen papers, claims and levels; an empty tuple chooses all. `checkpoint`: only what is claimed of one."""
 
     papers: tuple[str, ...] = ()
     claims: tuple[str, ...] = ()
     levels: tuple[str, ...] = ()
+    checkpoint: bool = False
 
     @classmethod
     def from_options(cls, config: pytest.Config) -> Selection:
-        return cls(*(tuple(config.getoption(option)) for option in ("--paper", "--claim", "--level")))
+        papers, claims, levels = (tuple(config.getoption(option)) for option in ("--paper", "--claim", "--level"))
+        return cls(papers, claims, levels, config.getoption("--checkpoint") is not None)
 
     def __bool__(self) -> bool:
-        return bool(self.papers or self.claims or self.levels)
+        return bool(self.papers or self.claims or self.levels or self.checkpoint)
 
     def includes(self, check: Check) -> bool:
         claim = check.claim
@@ -34,6 +36,7 @@ class Selection:
             (not self.papers or claim.paper in self.papers)
             and (not self.claims or claim.key in self.claims or claim.slug in self.claims)
             and (not self.levels or check.level in self.levels)
+            and (not self.checkpoint or check.checkpoint)
         )
 
     def mistake(self, claims: Sequence[Claim]) -> str | None:

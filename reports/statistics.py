@@ -52,6 +52,17 @@ def sign_test(name: str, wins: int, trials: int, alpha: float) -> Inference:
     return Inference(name, "sign test, one-sided", float(wins), trials, p, alpha, p <= alpha)
 
 
+def majority(name: str, wins: int, trials: int, alpha: float) -> Inference:
+    """Are wins more frequent than losses? Exact sign tests in both directions, each at level alpha.
+
+    Holds where wins out of `trials` are too many for a fair coin, fails where they are too few; else undecided.
+    """
+    more = sign_test(name, wins, trials, alpha)
+    fewer = sign_test(name, trials - wins, trials, alpha)
+    held = True if more.held else False if fewer.held else None
+    return Inference(name, "sign test, in both directions", float(wins), trials, min(more.p, fewer.p), alpha, held)
+
+
 def mean_equals(name: str, samples: Any, expected: float, alpha: float) -> Inference:
     """Two-sided t test of the mean. Holds unless p < alpha: it shows that nothing speaks against `expected`."""
     from scipy.stats import t

@@ -56,6 +56,8 @@ def _claim_mistakes(claim: Claim, of_this_key: list[Claim], papers: set[str]) ->
             yield f"`{name}` is empty; every claim states it"
     if not claim.checks:
         yield "no check is bound to it; add a test function under @<claim>.check(...) or @<claim>.refutation(...)"
+    elif len({check.checkpoint for check in claim.checks}) > 1:
+        yield "only some of its checks take the fixture `checkpoint`; a user's model is the matter of claims of its own"
     elif claim.repair and not ({"check", "refutation"} <= {check.kind for check in claim.checks}):
         yield "a `repair` needs a refutation of what is printed and a check of what is repaired"
     if importlib.util.find_spec("math_core") is not None:

@@ -1,4 +1,8 @@
-"""From the outcomes of a claim's checks and controls to its verdict."""
+"""From the outcomes of a claim's checks and controls to its verdict.
+
+A claim about the user's own model is judged by what that model does, so nothing that it does is a failure of the suite:
+a check that is violated refutes the claim on this checkpoint, and a control that passes leaves it undecided there.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from reports.claim import strongest, weakest
 
 VERDICTS = ("supported", "amended", "refuted", "inconclusive", "not run", "broken")
 FAILED = ("violated", "error")
+WHAT_OF_CONTROLS = {"inconclusive": "was left undecided", "passed": "passed the check"}
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ def judge(claim: dict[str, Any]) -> Verdict:
     ran = [check for check in claim["checks"] if check["outcome"] != "not run"]
     if not ran:
         return Verdict("not run", None, _reasons(claim["checks"]))
-    for stop in (_lost(ran), _broken(ran), _failed(ran)):
+    for stop in (_lost(ran), _broken(ran), _failed(ran), _on_checkpoint(ran)):
         if stop is not None:
             return stop
     held = [check for check in ran if check["outcome"] == "held"]
@@ -67,20 +72,34 @@ def _broken(ran: list[dict[str, Any]]) -> Verdict | None:
         for control in check["controls"]:
             if control["outcome"] == "inconclusive" == check["outcome"]:
                 continue  # what cannot tell on the true subject need not tell on a broken one
+            if check["checkpoint"] and control["outcome"] in WHAT_OF_CONTROLS:
+                continue  # the user's model is so: see `_on_checkpoint`
             if control["outcome"] != "rejected":
-                what = {
-                    "inconclusive": "was left undecided",
-                    "passed": "passed the check",
-                    "error": f"failed for another reason than the claim's assertion ({control['why']})",
-                }.get(control["outcome"], f"was not run ({control['why']})")
+                what = WHAT_OF_CONTROLS.get(control["outcome"], f"was not run ({control['why']})")
+                if control["outcome"] == "error":
+                    what = f"failed for another reason than the claim's assertion ({control['why']})"
                 return Verdict("broken", None, f"control {control['name']!r} of {check['name']} {what}")
     return None
 
 
 def _failed(ran: list[dict[str, Any]]) -> Verdict | None:
     for check in ran:
-        if check["outcome"] in FAILED:
+        if check["outcome"] in FAILED and not (check["checkpoint"] and check["outcome"] == "violated"):
             return Verdict(None, None, f"{check['name']} failed: {check['why']}")
+    return None
+
+
+def _on_checkpoint(ran: list[dict[str, Any]]) -> Verdict | None:
+    """What the user's own model does otherwise; such a claim has no checks of another kind."""
+    ran = [check for check in ran if check["checkpoint"]]
+    for check in ran:
+        if check["outcome"] == "violated":
+            return Verdict("refuted", check["level"], f"not so on this checkpoint: {check['why']}")
+    for check in ran:
+        for control in check["controls"]:
+            if check["outcome"] == "held" and control["outcome"] != "rejected":
+                why = f"control {control['name']!r} of {check['name']} {WHAT_OF_CONTROLS[control['outcome']]}"
+                return Verdict("inconclusive", None, f"{why}: on this checkpoint the check cannot tell")
     return None
 
 

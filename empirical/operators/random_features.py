@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from empirical.checkpoints import Lacks
 from theory.operators.random_features import (
     biased_kernel,
     diagonal_mean,
@@ -198,21 +199,19 @@ def query_key_products(network: Any) -> list[np.ndarray]:
     heads are shared by groups of queries). Rotary positions, where there are some, are left out.
 
     Raises:
-        ValueError: no such layer.
+        Lacks: no such layer.
     """
-    modules, products = dict(network.named_modules()), []
-    width = (
-        getattr(network.config, "head_dim", None) or network.config.hidden_size // network.config.num_attention_heads
-    )
+    modules, products, shape = dict(network.named_modules()), [], network.config
     for name, module in modules.items():
         for query, key in (("query", "key"), ("q_proj", "k_proj")):
             path, _, last = name.rpartition(".")
             if last == query and f"{path}.{key}" in modules:
+                width = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
                 Q, K = (
                     one.weight.detach().double().cpu().numpy().reshape(-1, width, one.weight.shape[1])
                     for one in (module, modules[f"{path}.{key}"])
                 )
                 products.append(np.swapaxes(Q, 1, 2) @ np.repeat(K, len(Q) // len(K), axis=0))
     if not products:
-        raise ValueError("no attention layer with linear maps named query and key, or q_proj and k_proj")
+        raise Lacks("attention layer with linear maps named query and key, or q_proj and k_proj")
     return products

@@ -1,117 +1,114 @@
-"""The door for checkpoints, on models made on the spot."""
+"""The door for checkpoints, on models made on the spot: what is read, what it will take, and what is refused."""
 
 import json
-import math
 
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch")
 transformers = pytest.importorskip("transformers", reason="needs transformers (pip install transformers)")
-tokenizers = pytest.importorskip("tokenizers", reason="needs tokenizers (pip install tokenizers)")
+pytest.importorskip("tokenizers", reason="needs tokenizers (pip install tokenizers)")
 
 from empirical import checkpoints  # noqa: E402
-
-BYTES = {chr(code): at for at, code in enumerate([10, *range(32, 127)])} | {"</s>": 96}
-QUESTIONS = tuple(checkpoints.Question(f"q{n}", ("ab", f"c{n}"), "ab") for n in range(4))
-
-
-def make_tokenizer():
-    """One token for each printable character and for the line break."""
-    inner = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=BYTES, merges=[]))
-    inner.decoder = tokenizers.decoders.Fuse()
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="</s>")
-
-
-def make_model(kind):
-    size = {"vocab_size": len(BYTES), "bos_token_id": 96, "eos_token_id": 96}
-    if kind == "gpt2":
-        config = transformers.GPT2Config(n_positions=256, n_embd=16, n_layer=1, n_head=2, **size)
-        return transformers.GPT2LMHeadModel(config)
-    config = transformers.LlamaConfig(
-        max_position_embeddings=256, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-        **size,
-    )  # fmt: skip
-    return transformers.LlamaForCausalLM(config)
+from tests.empirical.small_models import HEADS, LAYERS, make_model, make_tokenizer, save  # noqa: E402
 
 
 @pytest.fixture(params=["gpt2", "llama"])
 def directory(request, tmp_path):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        make_model(request.param).save_pretrained(tmp_path)
-    make_tokenizer().save_pretrained(tmp_path)
-    return tmp_path
+    return save(make_model(request.param), tmp_path)
 
 
-@pytest.fixture
-def checkpoint(directory):
-    return checkpoints.load(directory)
+def count(model):
+    return sum(one.numel() for one in {id(one): one for one in model.parameters()}.values())
 
 
-def test_a_saved_model_is_loaded_ready_to_ask(checkpoint):
-    assert checkpoint.positions == 256
-    assert checkpoint.ends == [BYTES["\n"], BYTES["</s>"]]
+def test_a_saved_model_is_loaded_when_it_is_asked_for_and_ready_to_run(directory):
+    checkpoint = checkpoints.load(directory)
+    assert checkpoint.held is None
     assert checkpoint.model.dtype is torch.float32
     assert not checkpoint.model.training
+    assert checkpoint.positions == 256
+    assert checkpoint.source.predicts
 
 
-def test_probabilities_are_products_of_token_probabilities(checkpoint):
-    ids = [BYTES[letter] for letter in "ask ab"]
-    steps = checkpoint.model(torch.tensor([ids])).logits[0].detach().double().softmax(-1)
-    prefix = math.prod(float(steps[at - 1, ids[at]]) for at in (3, 4, 5))
-    end = float(steps[5, BYTES["\n"]] + steps[5, BYTES["</s>"]])
-    assert checkpoints.probabilities(checkpoint, "ask", "ab") == pytest.approx((prefix, prefix * end), rel=1e-5)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_model_is_in_the_dtype_that_was_asked_for(tmp_path, dtype):
+    source = checkpoints.look(save(make_model("llama"), tmp_path), dtype=dtype, device="cpu")
+    for weights in ("trained", "fresh"):
+        assert {one.dtype for one in source.build(weights, 0).parameters()} == {getattr(torch, dtype)}
 
 
-def test_complete_answers_of_one_length_or_less_have_a_mass_below_one(checkpoint):
-    answers = [letter for letter in BYTES if letter not in ("\n", "</s>")]
-    read = [checkpoints.probabilities(checkpoint, "ask", answer) for answer in answers]
-    space = math.fsum(prefix for prefix, _ in read)
-    assert math.fsum(complete for _, complete in read) < space < 1
-
-
-def test_a_repeated_measurement_is_kept(checkpoint):
-    first = checkpoints.measure(checkpoint, QUESTIONS, "string choices", 1, seed=1)
-    assert first is checkpoints.measure(checkpoint, QUESTIONS, "string choices", 1, seed=1)
-    assert first != checkpoints.measure(checkpoint, QUESTIONS, "string choices", 1, seed=2)
-    bare = checkpoints.measure(checkpoint, QUESTIONS, "no choices", 0, seed=1)
-    assert bare is checkpoints.measure(checkpoint, QUESTIONS, "no choices", 0, seed=2)
-    expected = [checkpoints.probabilities(checkpoint, "q2", answer) for answer in ("ab", "c2")]
-    assert bare[2] == checkpoints.Scored(*zip(*expected, strict=True), answer=0)
-
-
-def test_a_question_is_never_its_own_example():
-    for index, question in enumerate(QUESTIONS):
-        shown = checkpoints._examples(QUESTIONS, index, 3, seed=5)
-        assert sorted(one.question for one in [question, *shown]) == [one.question for one in QUESTIONS]
-
-
-def test_more_examples_than_questions_are_refused(checkpoint):
-    with pytest.raises(ValueError, match="4 examples need more than 4 questions"):
-        checkpoints.measure(checkpoint, QUESTIONS, "string choices", 4, seed=0)
-
-
-def test_a_sequence_beyond_the_positions_is_refused(checkpoint):
-    with pytest.raises(ValueError, match=r"tokens, but .* reads 256: shorten the questions or give fewer examples"):
-        checkpoints.probabilities(checkpoint, "long " * 60, "ab")
-
-
-def test_prompts_are_those_of_the_paper():
-    question = checkpoints.Question("How many?", ("one", "two", "three"), "two")
-    example = checkpoints.Question("Which?", ("this", "that"), "that")
-    shown = {style: checkpoints.prompt_with_examples(question, [example], style) for style in checkpoints.FORMATS}
-    assert shown["no choices"] == "Which? that\nHow many?"
-    assert shown["string choices"] == (
-        "question: Which?\nanswer choices: this, or that\nThe correct answer is: that\n\n"
-        "question: How many?\nanswer choices: one, two, or three\nThe correct answer is:"
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "neox", "bert"])
+def test_what_it_takes_is_known_without_loading(tmp_path, kind):
+    model = make_model(kind)
+    source = checkpoints.look(save(model, tmp_path), device="cpu", dtype="bfloat16")
+    assert source.parameters == count(model)
+    attention = checkpoints.BATCH * HEADS * checkpoints.LENGTH**2 * 4
+    assert source.memory() == (
+        f"{2 * count(model) / 1e6:.3g} MB for the weights, {attention / 1e6:.3g} MB for the attention of one layer"
     )
-    assert shown["enumerated choices"] == (
-        "Question: Which?\nChoices:\n A: this\n B: that\nAnswer: B\n\n"
-        "Question: How many?\nChoices:\n A: one\n B: two\n C: three\nAnswer:"
-    )
-    assert checkpoints.ask(question, "enumerated choices")[1:] == (("A", "B", "C"), "B")
-    with pytest.raises(ValueError, match="unknown prompt format 'rhyme'; use one of no choices"):
-        checkpoints.ask(question, "rhyme")
+    for part in (tmp_path.name, type(model).__name__, f"{count(model):,}", f"{LAYERS} layers of {HEADS} heads"):
+        assert part in str(source)
+
+
+def test_the_parameters_of_a_model_in_several_files_are_counted_once(tmp_path):
+    model = make_model("llama")
+    model.save_pretrained(tmp_path, max_shard_size="100KB")
+    make_tokenizer().save_pretrained(tmp_path)
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    assert checkpoints.look(tmp_path).parameters == count(model)
+
+
+def test_the_model_and_its_fresh_counterpart_are_never_held_together(directory):
+    checkpoint = checkpoints.load(directory, seed=3)
+    trained = checkpoint.model.state_dict()
+    fresh = checkpoint.model_with("fresh").state_dict()
+    assert checkpoint.held[0] == "fresh"
+    assert trained.keys() == fresh.keys()
+    assert any(not torch.equal(trained[name], fresh[name]) for name in trained)
+    again = checkpoint.model.state_dict()
+    assert all(torch.equal(trained[name], again[name]) for name in trained)
+    assert all(torch.equal(fresh[name], one) for name, one in checkpoint.model_with("fresh").state_dict().items())
+
+
+def test_fresh_weights_leave_the_random_numbers_of_others_alone(directory):
+    state = torch.random.get_rng_state()
+    checkpoints.load(directory).model_with("fresh")
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "predicts"),
+    [
+        ("bert", ["BertModel"], False),
+        ("bert", None, False),
+        ("gpt2", None, True),
+        ("llama", ["LlamaForCausalLM"], True),
+    ],
+)
+def test_a_decoder_predicts_and_an_encoder_does_not(tmp_path, kind, names, predicts):
+    save(make_model(kind), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": names}))
+    source = checkpoints.look(tmp_path)
+    assert source.predicts is predicts
+    assert type(source.build("trained", 0)).__name__.endswith("Model") is (not predicts or kind == "gpt2")
+
+
+def test_a_repository_in_the_cache_of_the_hub_goes_by_its_own_name(tmp_path):
+    folder = tmp_path / "models--some--model" / "snapshots" / "0123abc"
+    assert checkpoints.look(save(make_model("gpt2"), folder)).name == "some/model"
+
+
+def test_a_measurement_is_made_once_for_each_key(directory):
+    checkpoint, calls = checkpoints.load(directory), []
+    for key in ("a", "b", "a"):
+        assert checkpoint.keep(key, lambda key=key: calls.append(key) or key) == key
+    assert calls == ["a", "b"]
+
+
+def test_without_a_text_it_reads_the_help_of_python(directory):
+    assert "while" in checkpoints.load(directory).text
+    assert checkpoints.load(directory, text="mine").text == "mine"
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------
@@ -119,7 +116,7 @@ def test_prompts_are_those_of_the_paper():
 
 def test_a_name_on_the_hub_is_refused():
     with pytest.raises(FileNotFoundError, match="names on the Hub are not fetched"):
-        checkpoints.load("openai-community/gpt2")
+        checkpoints.look("openai-community/gpt2")
 
 
 @pytest.mark.parametrize(
@@ -133,13 +130,13 @@ def test_a_name_on_the_hub_is_refused():
 def test_a_missing_file_is_named_with_its_remedy(directory, missing, remedy):
     (directory / missing).unlink()
     with pytest.raises(FileNotFoundError, match=remedy):
-        checkpoints.load(directory)
+        checkpoints.look(directory)
 
 
 def test_pickled_weights_are_refused(directory):
     (directory / "model.safetensors").rename(directory / "pytorch_model.bin")
     with pytest.raises(ValueError, match=r"a pickle can run code.*safe_serialization=True"):
-        checkpoints.load(directory)
+        checkpoints.look(directory)
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
@@ -147,45 +144,58 @@ def test_code_of_the_checkpoint_is_refused(directory, name):
     config = json.loads((directory / name).read_text())
     (directory / name).write_text(json.dumps(config | {"auto_map": {"AutoModelForCausalLM": "mine.Model"}}))
     with pytest.raises(ValueError, match="auto_map, which runs code of the checkpoint"):
-        checkpoints.load(directory)
+        checkpoints.look(directory)
 
 
-def test_a_tokenizer_without_an_end_is_refused(directory):
-    tokenizer = make_tokenizer()
-    tokenizer.eos_token = None
-    tokenizer.save_pretrained(directory)
-    with pytest.raises(ValueError, match="has no end token; set eos_token"):
-        checkpoints.load(directory)
+@pytest.mark.parametrize("content", [b"", b"\x05", b"\xff" * 64, b"\x02\0\0\0\0\0\0\0{]", None])
+def test_weights_that_are_cut_off_are_refused(directory, content):
+    path = directory / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] if content is None else content)
+    with pytest.raises(ValueError, match=r"model\.safetensors is missing, cut off, or no safetensors: copy it anew"):
+        checkpoints.look(directory)
+
+
+def test_an_index_that_names_a_missing_file_is_refused(directory):
+    index = {"weight_map": {"a": "absent.safetensors"}}
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=r"absent\.safetensors is missing"):
+        checkpoints.look(directory)
+
+
+def test_a_config_that_is_no_json_is_named(directory):
+    (directory / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json is no JSON .*: copy it anew"):
+        checkpoints.look(directory)
+
+
+def test_an_architecture_that_the_library_does_not_know_is_refused(directory):
+    (directory / "config.json").write_text('{"model_type": "unheard-of"}')
+    with pytest.raises(ValueError, match="unheard-of"):
+        checkpoints.look(directory)
+
+
+def test_an_encoder_with_a_decoder_is_refused(directory):
+    (directory / "config.json").write_text('{"model_type": "t5"}')
+    with pytest.raises(ValueError, match="an encoder with a decoder: give a decoder"):
+        checkpoints.look(directory)
+
+
+def test_weights_of_another_architecture_than_the_config_names_are_refused(tmp_path):
+    save(make_model("llama").model, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": ["LlamaForCausalLM"]}))
+    with pytest.raises(ValueError, match=r"lacks weights of LlamaForCausalLM, such as lm_head\.weight"):
+        checkpoints.load(tmp_path).model  # noqa: B018
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_device_that_is_not_there_is_refused(directory):
+    assert checkpoints.look(directory).device == "cpu"
+    with pytest.raises(ValueError, match="torch finds no CUDA device here: give --device cpu"):
+        checkpoints.look(directory, device="cuda")
 
 
 def test_without_transformers_the_remedy_is_named(directory, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "transformers", None)
     with pytest.raises(ImportError, match="pip install transformers"):
-        checkpoints.load(directory)
-
-
-def test_questions_are_read_and_repeated_choices_dropped(tmp_path):
-    path = tmp_path / "questions.jsonl"
-    path.write_text('{"question": "q", "choices": ["a", "b", "a"], "answer": "b"}\n\n')
-    assert checkpoints.read_questions(path) == (checkpoints.Question("q", ("a", "b"), "b"),)
-
-
-@pytest.mark.parametrize(
-    ("line", "what"),
-    [
-        ("nonsense", "Expecting value"),
-        ('{"question": "q", "choices": ["a", "b"]}', "answer"),
-        ('{"question": "q", "choices": ["a", "a"], "answer": "a"}', "two or more different choices"),
-        ('{"question": "q", "choices": "ab", "answer": "a"}', "two or more different choices"),
-        ('{"question": "q", "choices": ["a", " "], "answer": "a"}', "text on a single line"),
-        ('{"question": "q", "choices": ["a", "b\\nc"], "answer": "a"}', "text on a single line"),
-        ('{"question": "q", "choices": ["a", 3], "answer": "a"}', "text on a single line"),
-        ('{"question": "q", "choices": ["a", "b"], "answer": "c"}', "none of the choices"),
-        ("[]", "a line looks like"),
-    ],
-)
-def test_a_line_that_is_no_question_is_named(tmp_path, line, what):
-    path = tmp_path / "questions.jsonl"
-    path.write_text('{"question": "q", "choices": ["a", "b"], "answer": "a"}\n' + line + "\n")
-    with pytest.raises(ValueError, match=f"line 2: .*{what}"):
-        checkpoints.read_questions(path)
+        checkpoints.look(directory)

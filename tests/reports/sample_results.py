@@ -57,6 +57,7 @@ def check(name: str = "test_no_other_parameters_have_lower_loss", **more: Any) -
         "notes": [],
         "figures": [],
         "scaled": False,
+        "checkpoint": False,
         "measured": None,
         "controls": [control(), control("no noise term")],
     }

@@ -50,6 +50,13 @@ def test_ids_of_two_figures_on_one_page_do_not_collide():
     assert ids[0].isdisjoint(ids[1])
 
 
+def test_two_images_that_look_alike_may_stand_in_one_figure():
+    figure = Figure()
+    for axes in figure.subplots(1, 2):
+        axes.imshow([[0, 1], [1, 0]])
+    assert to_svg(figure).count("<image") == 2
+
+
 def test_a_figure_carries_no_date_and_no_name_of_its_maker():
     svg = to_svg(plot())
     assert "matplotlib" not in svg.lower()

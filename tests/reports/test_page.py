@@ -162,6 +162,12 @@ def test_a_dirty_checkout_is_named(html):
     assert html.count("with uncommitted changes") == 2
 
 
+def test_a_run_on_a_checkpoint_says_on_which():
+    text = render(sample.results([], [], environments=[sample.environment(checkpoint="mine (3 <parameters>)")]))
+    assert "put to one of yours:</strong> mine (3 &lt;parameters&gt;)." in text
+    assert "put to one of yours" not in render(sample.results([], []))
+
+
 def test_the_page_of_no_claims_is_a_page():
     assert "no claim was selected" in render(sample.results([], []))
 

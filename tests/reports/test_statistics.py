@@ -46,6 +46,22 @@ def test_scores_of_chance_are_refused_at_most_at_the_declared_rate(normal_sample
     assert refused >= scipy.stats.binom.isf(1 - 1e-6, TRIALS, 0.8 * ALPHA)
 
 
+@pytest.mark.parametrize(("wins", "held"), [(30, True), (20, True), (19, None), (11, None), (10, False), (0, False)])
+def test_a_majority_is_shown_refuted_or_left_open_by_sign_tests_in_both_directions(wins, held):
+    one = statistics.majority("m", wins, 30, ALPHA)
+    assert one.held is held
+    assert one.p == min(scipy.stats.binomtest(wins, 30, alternative=way).pvalue for way in ("greater", "less"))
+
+
+def test_an_open_majority_is_inconclusive():
+    evidence = Evidence()
+    evidence.majority("m", 30, 30, alpha=ALPHA)
+    with pytest.raises(Inconclusive):
+        evidence.majority("m", 15, 30, alpha=ALPHA)
+    with pytest.raises(Violation):
+        evidence.majority("m", 0, 30, alpha=ALPHA)
+
+
 @pytest.mark.parametrize("alpha", [0.3, 0.01, 1e-3])
 @pytest.mark.parametrize("trials", [1, 10, 11, 500])
 def test_the_sign_test_and_the_wins_it_asks_for_agree(trials, alpha):

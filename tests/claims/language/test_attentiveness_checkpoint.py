@@ -43,7 +43,7 @@ WITHOUT_GAIN = {
 
 def scored(checkpoint, questions, rng, prompt):
     """Every question's choices under one prompt."""
-    from empirical.checkpoints import measure
+    from empirical.questions import measure
 
     style, examples, draw = prompt
     return measure(checkpoint, questions, style, examples, seed=rng.seed(draw))
@@ -75,7 +75,7 @@ def test_the_checkpoint_resolves_more_questions(evidence, rng, checkpoint, quest
 
 def prompt_table(checkpoint, questions, rng):
     """A sentence for each prompt format and number of examples: resolved, mean PMA and accuracy, in both readings."""
-    from empirical.checkpoints import FORMATS
+    from empirical.questions import FORMATS
 
     for prompt in ((style, examples, "draw 1") for style in FORMATS for examples in (0, 1)):
         one = scored(checkpoint, questions, rng, prompt)

@@ -7,6 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from empirical.checkpoints import Lacks  # noqa: E402
 from empirical.operators.random_features import (  # noqa: E402
     Experiment,
     heads,
@@ -113,5 +114,5 @@ def test_products_of_queries_and_keys_are_read_by_head(query, key, groups):
 def test_a_model_without_attention_is_refused():
     network = torch.nn.Sequential(torch.nn.Linear(2, 2))
     network.config = SimpleNamespace(hidden_size=4, num_attention_heads=2)
-    with pytest.raises(ValueError, match="no attention layer"):
+    with pytest.raises(Lacks, match="attention layer with linear maps"):
         query_key_products(network)
