@@ -90,7 +90,7 @@ def portrait(checkpoint: Checkpoint, kind: Kind = "natural", weights: Weights = 
     """Measure the model, or its architecture with fresh weights; a repeated call costs nothing.
 
     Raises:
-        ValueError: as in `sequences` and `observe`.
+        ValueError: the dtype is too narrow; else as in `sequences` and `observe`.
     """
     return checkpoint.keep(("portrait", kind, weights), lambda: _measure(checkpoint, kind, weights))
 
@@ -108,7 +108,11 @@ def _measure(checkpoint: Checkpoint, kind: Kind, weights: Weights) -> Portrait:
         observe(model, batch, add)
         parts.append({name: np.stack([layer[name] for layer in layers], axis=1) for name in layers[0]})
     names = [field.name for field in fields(Portrait) if field.name != "tokens"]
-    return Portrait(tokens.numpy(), **{name: np.concatenate([part[name] for part in parts]) for name in names})
+    found = Portrait(tokens.numpy(), **{name: np.concatenate([part[name] for part in parts]) for name in names})
+    if not (np.isfinite(found.top).all() and np.isfinite(found.importance).all()):
+        dtype = checkpoint.source.dtype
+        raise ValueError(f"{checkpoint.source.name} overflows in {dtype}: give --dtype bfloat16 or --dtype float32")
+    return found
 
 
 def _of_layer(layer: Layer, rng: np.random.Generator) -> dict[str, np.ndarray]:

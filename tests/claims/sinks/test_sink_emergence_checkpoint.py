@@ -203,12 +203,35 @@ def test_the_values_of_sinks_are_short(evidence, checkpoint, *, weights="trained
 
     found, heads = portrait(checkpoint, "natural", weights), shifted(heads_with_sinks(checkpoint), shift, checkpoint)
     shown(found.values, "values")
+    evidence.figure("Values, keys and angles by position", profile(checkpoint), "Means over the heads with a sink.")
     ratio = {name: of_heads(relative(getattr(found, name)), heads)[1::2] for name in ("values", "keys")}
     evidence.note(
         f"Keys of sinks are {ratio['keys'].mean():.2f} times as long as others, values {ratio['values'].mean():.2f}."
     )
     short = ratio["values"].mean(axis=1) < 0.5
     evidence.majority("sequences where it is so", int(short.sum()), len(short), alpha=ALPHA)
+
+
+def profile(checkpoint):
+    from matplotlib.figure import Figure
+
+    from empirical.sinks.portrait import portrait
+
+    found, heads = portrait(checkpoint), heads_with_sinks(checkpoint)
+    figure = Figure(figsize=(8, 2.8), layout="constrained")
+    panels = figure.subplots(1, 3)
+    curves = (relative(found.values), relative(found.keys), found.cosines)
+    labels = ("length of the value", "length of the key", "cosine with queries")
+    for panel, curve, label in zip(panels, curves, labels, strict=True):
+        mean = curve[:, heads[:, 0], heads[:, 1]].mean(axis=(0, 1))
+        panel.plot(np.arange(1, found.judged + 1), mean[: found.judged], ".-", ms=3)
+        panel.set_title(label, fontsize=10)
+        panel.set_xlabel("position")
+    for panel in panels[:2]:
+        panel.axhline(1, color="black", lw=0.5)
+        panel.set_ylim(bottom=0)
+    panels[0].set_ylabel("over the mean of the others")
+    return figure
 
 
 def shifted(heads, shift, checkpoint):

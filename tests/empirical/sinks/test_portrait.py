@@ -258,6 +258,16 @@ def test_a_hidden_value_is_no_number(tmp_path):
     assert not np.isnan(found.importance).any()
 
 
+def test_a_dtype_that_is_too_narrow_is_refused(tmp_path):
+    from empirical.checkpoints import look
+
+    model = make_model("gpt2")
+    with torch.no_grad():
+        model.transformer.wpe.weight[0, DIMENSION] = 1e6
+    with pytest.raises(ValueError, match="overflows in float16: give --dtype bfloat16 or --dtype float32"):
+        portrait(load(look(save(model, tmp_path), dtype="float16", device="cpu"), text=TEXT))
+
+
 def test_half_precision_finds_the_same_sink(tmp_path):
     from empirical.checkpoints import look
 
