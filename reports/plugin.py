@@ -39,6 +39,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="full: the papers' own sizes where a check has them (`-m scaled` selects those); a GPU makes it minutes",
     )  # fmt: skip
     group.addoption("--out", metavar="DIR", help="folder for results.json, junit.xml, index.html (default reports/out)")
+    group.addoption(
+        "--corpus", type=Path, metavar="PATH", help="text for pre-training on a GPU (default: what is there)"
+    )
     group.addoption("--title", help="title of the page")
     group = parser.getgroup("attest checkpoint", "claims about a checkpoint of your own, and no others")
     group.addoption(

@@ -30,8 +30,10 @@ def forward(
         weights: (q, keys of a block, mask=, bias=) to (n, block).
         **given: mask and bias (n, m), where there are any.
     """
-    parts = [weights(q, k[block], **_columns(given, block)) @ v[block] for block in blocks]
-    return np.sum(parts, axis=0)
+    output = np.zeros((len(q), v.shape[1]))
+    for block in blocks:
+        output += weights(q, k[block], **_columns(given, block)) @ v[block]
+    return output
 
 
 def backward(

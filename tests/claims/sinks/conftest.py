@@ -23,7 +23,7 @@ def corpus(request, scale):
         pytest.skip("needs a GPU and --scale full: pre-trains models of 60 million parameters, minutes each")
     from empirical.sinks.corpus import tokenised
 
-    return tokenised(request.config.getoption("--corpus", None))
+    return tokenised(request.config.getoption("--corpus"))
 
 
 @pytest.fixture(scope="session")
