@@ -1,4 +1,4 @@
-"""A small transformer to be read from top to bottom, after `empirical.layers`; the attention operator is an argument."""
+"""A small transformer to be read from top to bottom, after `empirical.layers`; attention is an argument."""
 
 from __future__ import annotations
 
