@@ -258,6 +258,7 @@ def shares(setting: Setting, seed: int, token: int = 0) -> np.ndarray:
     return by_seed(inside(setting, seed).sinks[..., token])
 
 
+@cache
 def held_out_losses(setting: Setting, seed: int) -> np.ndarray:
     """(seeds,) mean loss on sequences held out, nats a token."""
     found = losses(train(setting, seed, SEEDS), held_out(setting, SHOWN, seed), setting.prefix)

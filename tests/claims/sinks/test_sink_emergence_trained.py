@@ -62,9 +62,9 @@ emergence = Claim(
 def test_sinks_are_absent_before_and_present_after_training(evidence, paper_rng, *, steps=160, starts=(0,)):
     """Shares in every seed. The figure has trainings of several lengths, each with a schedule of its own."""
     seed = paper_rng.seed("backcopy")
-    evidence.figure("Sinks, outliers and loss against the length of training", figure_of_lengths(seed), CAPTION)
     evidence.expect("share before", shares(seed, steps=0), at_most=NONE)
     evidence.expect("share after", shares(seed, steps=steps, starts=starts), at_least=HALF)
+    evidence.figure("Sinks, outliers and loss against the length of training", figure_of_lengths(seed), CAPTION)
 
 
 CAPTION = (

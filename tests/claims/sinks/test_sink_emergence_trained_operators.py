@@ -218,7 +218,7 @@ activation = Claim(
 )
 
 
-@activation.check("experiment", controls={"a tenth of the rate": {"changes": {"rate": 1e-3}}})
+@activation.check("experiment", controls={"a tenth of the rate": {"changes": {"rate": 1e-3, "steps": 160}}})
 def test_gelu_and_swiglu_give_the_same_share(evidence, paper_rng, *, changes=None):
     """Equivalence of mean shares within a tenth of the scale."""
     seed = paper_rng.seed("backcopy")

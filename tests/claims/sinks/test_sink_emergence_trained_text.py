@@ -18,7 +18,7 @@ PAPER = "gu2024attentionsink"
 NONE = 0.01
 FEWEST = 4
 STEPS = 240
-LENGTHS = (0, 60, 120, STEPS)
+LENGTHS = (0, 30, 80, STEPS)
 KINDS = ("softmax", "value bias", "key bias", "gate", "sigmoid", "elu", "elu, normalised")
 
 
@@ -77,14 +77,14 @@ def test_byte_models_grow_sinks(evidence, paper_rng, *, steps=STEPS, variant="so
     from empirical.sinks import sink_emergence as toy
 
     seed = paper_rng.seed("backcopy")
-    evidence.figure("Byte models along the training", figure_of_lengths(seed), "Lines are seeds.")
-    evidence.figure("Sinks on <s>, by kind of attention", figure_of_kinds(seed), "Points are seeds.")
     chosen = setting(variant, steps)
     drawn = toy.insides(toy.train(chosen, seed, toy.SEEDS), toy.random_tokens(chosen, toy.SHOWN, seed))
     found = proxies(seed, steps=steps, variant=variant)
     evidence.note(f"Share on text {in_words(found)}; on random bytes {in_words(toy.by_seed(drawn.proxy))}.")
     evidence.expect("share before", shares(seed, steps=0), at_most=0)
     evidence.expect("seeds with sinks", int((found > NONE).sum()), at_least=FEWEST)
+    evidence.figure("Byte models along the training", figure_of_lengths(seed), "Lines are seeds.")
+    evidence.figure("Sinks on <s>, by kind of attention", figure_of_kinds(seed), "Points are seeds.")
 
 
 def figure_of_lengths(seed):
