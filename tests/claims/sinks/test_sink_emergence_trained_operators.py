@@ -152,7 +152,7 @@ massive = Claim(
 
 @massive.check("experiment", controls={"a single layer": {"layers": 1}})
 def test_massive_activations(evidence, paper_rng, *, layers=2):
-    """What deeper models of softmax have to lose."""
+    """What models of softmax have to lose: two layers, with norms after the branches."""
     seed = paper_rng.seed("backcopy")
     found = inside(seed, layers=layers, post_norm=layers > 1)
     ratio = (found.largest.amax(-1) / found.median).amax(-1)
