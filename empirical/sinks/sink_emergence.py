@@ -267,7 +267,7 @@ def held_out_losses(setting: Setting, seed: int) -> np.ndarray:
 
 def by_seed(x: Tensor) -> np.ndarray:
     """(seeds, ...) to (seeds,): means over the rest."""
-    return x.flatten(1).double().mean(1).cpu().numpy()
+    return x.reshape(len(x), -1).double().mean(1).cpu().numpy()
 
 
 def with_places(models: Models, order: list[int]) -> Models:
