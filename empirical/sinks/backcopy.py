@@ -10,6 +10,7 @@ Models are strictly causal, a token does not see itself: else a head with nothin
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -181,8 +182,9 @@ def train(setting: Setting, seed: int, seeds: int) -> Models:
 
     recipe = Recipe(setting.steps, setting.rate, setting.weight_decay, betas=(0.9, 0.95))
     config = {**asdict(setting), "starts": list(setting.starts), "text": _fingerprint()}
+    code = inspect.getfile(type(setting))  # a setting of another module may build another model
     return fit(
-        "backcopy", __file__, config, build=setting.build, loss=loss_of, batches=batches, recipe=recipe,
+        "backcopy", code, config, build=setting.build, loss=loss_of, batches=batches, recipe=recipe,
         seed=seed, seeds=seeds,
     )  # fmt: skip
 

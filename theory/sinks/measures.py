@@ -70,7 +70,7 @@ def entropy(A: Array) -> Array:
 def attention_outliers(A: Array, share: float = 0.1) -> Array:
     """(..., m) bool: keys that collect at least share n of the n rows' attention, averaged over heads (..., h, n, m).
 
-    Keys of the last tenth cannot reach it, as at most n - k queries see key k. Source: A, its code.
+    A key that fewer than share n queries see cannot reach it: those of the last tenth. Source: A, its code.
     """
     xp = array_namespace(A)
     return xp.sum(xp.mean(A, axis=-3), axis=-2) >= share * A.shape[-2]
