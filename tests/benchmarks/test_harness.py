@@ -63,7 +63,7 @@ def test_a_missed_aim_shows_in_the_table_and_in_the_exit_status(monkeypatch, cap
     monkeypatch.setattr(harness, "start_up", lambda repeat: cost(0.2))
     monkeypatch.setattr(harness, "rendering", lambda claims, repeat: [cost(0.3), cost(9.9, aim=None)])
     monkeypatch.setattr(harness, "overhead", lambda checks, repeat: [cost(0.4)])
-    monkeypatch.setattr(harness, "commands", lambda: [])
+    monkeypatch.setattr(harness, "COMMANDS", {})
     assert harness.main([]) == 0
     assert "MISSED" not in capsys.readouterr().out
     monkeypatch.setattr(harness, "overhead", lambda checks, repeat: [cost(1.4)])
@@ -86,10 +86,28 @@ def test_a_process_that_fails_is_reported_with_its_output(monkeypatch, capsys):
 def test_a_whole_command_is_measured_once_and_a_failing_one_refused(monkeypatch):
     monkeypatch.setattr(harness, "COMMANDS", {"refused": (["json.tool"], 60.0)})
     with pytest.raises(subprocess.CalledProcessError):  # it takes no --out
-        harness.commands()
+        harness.command("refused")
     monkeypatch.setattr(
         harness, "COMMANDS", {"nothing": (["pytest", "--collect-only", "tests/test_structure.py"], 60.0)}
     )
-    [measured] = harness.commands()
+    [measured] = harness.command("nothing")
     assert measured.samples == 1
     assert measured.met
+
+
+def test_what_is_not_measured_anew_stays_with_its_own_commit(tmp_path):
+    path = tmp_path / "costs.json"
+    old = [{"name": name, "value": 1.0, "commit": "before"} for name in ("all tests", "attest list, whole process")]
+    path.write_text(json.dumps({"environment": {}, "costs": old}), "utf-8")
+    harness.write(path, [harness.Cost("all tests", 2.0, 3.0, "s", 2.0, 2.0, 1)])
+    tests, start = json.loads(path.read_text("utf-8"))["costs"]
+    assert (tests["value"], start["value"]) == (2.0, 1.0)
+    assert start["commit"] == "before" != tests["commit"]
+
+
+def test_one_cost_alone_can_be_asked_for(monkeypatch, capsys):
+    monkeypatch.setattr(harness, "command", lambda name: [harness.Cost(name, 1.0, 2.0, "s", 1.0, 1.0, 1)])
+    assert harness.main(["--only", "all tests"]) == 0
+    shown = capsys.readouterr().out
+    assert "all tests" in shown
+    assert "attest list" not in shown
