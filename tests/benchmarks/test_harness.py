@@ -22,7 +22,7 @@ sys.exit(status)
 
 
 def cost(value, aim=1.0):
-    return Cost("a cost", value, aim, "s", value, value, 1)
+    return Cost(f"a cost of {value}", value, aim, "s", value, value, 1)
 
 
 def test_attest_list_imports_nothing_heavy():
