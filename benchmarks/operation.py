@@ -19,14 +19,10 @@ Function = Callable[[Inputs], Outputs]
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one call: floating-point operations, and the fewest bytes that must move through device memory.
-
-    executed is what a kernel that skips work does; as many as `flops` unless given.
-    """
+    """Of one call: floating-point operations, and the fewest bytes that must move through device memory."""
 
     flops: float
     bytes: float
-    executed: float | None = None
 
 
 @dataclass(frozen=True)

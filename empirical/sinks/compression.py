@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from empirical.sinks.pretrain import TEST_ROWS, Pretrained, batch, head_of, loss_of
+from empirical.sinks.pretrain import Pretrained, loss_on
 from empirical.transformer import Decoder
 from theory.sinks import measures, quantisation
 
@@ -31,7 +31,7 @@ def cost(trained: Pretrained, text: Tensor, change: Change) -> float:
     with torch.no_grad():
         for layer in matrices(model):
             layer.weight.copy_(change(layer.weight))
-    return _loss(model, trained, text) - _loss(trained.model, trained, text)
+    return _rise(model, trained, text)
 
 
 def activation_cost(trained: Pretrained, text: Tensor, bits: int) -> float:
@@ -41,7 +41,7 @@ def activation_cost(trained: Pretrained, text: Tensor, bits: int) -> float:
         layer.register_forward_pre_hook(
             lambda module, inputs: (quantisation.round_to_nearest(inputs[0].float(), bits).to(inputs[0].dtype),)
         )
-    return _loss(model, trained, text) - _loss(trained.model, trained, text)
+    return _rise(model, trained, text)
 
 
 def weight_ratio(trained: Pretrained) -> float:
@@ -54,7 +54,8 @@ def matrices(model: Decoder) -> list[nn.Linear]:
     return [layer for layer in model.blocks.modules() if isinstance(layer, nn.Linear)]
 
 
-@torch.no_grad()
-def _loss(model: Decoder, trained: Pretrained, text: Tensor) -> float:
-    parts = batch(text.to(model.token.weight.device), trained.setting, 0, 0, TEST_ROWS).split(16)
-    return float(torch.stack([loss_of(model.residual, head_of(model), part) for part in parts]).mean())
+def _rise(model: Decoder, trained: Pretrained, text: Tensor) -> float:
+    """Test loss of a changed model less that of the trained one."""
+    text = text.to(model.token.weight.device)
+    changed, own = (loss_on(one, trained.setting, text) for one in (model, trained.model))
+    return float(changed - own)

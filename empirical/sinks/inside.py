@@ -5,9 +5,7 @@ Sequences pass in batches and layers one after the other, so that one attention 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,19 +44,17 @@ class Inside:
     median: Tensor
     kurtosis: Tensor
 
+    @property
+    def peak(self) -> Tensor:
+        """The largest activation of a layer over its median, in the layer where this is most; leading axes stay."""
+        return (self.largest.amax(-1) / self.median).amax(-1)
 
-def look_inside(
-    model: nn.Module,
-    tokens: Tensor,
-    *,
-    batch: int = 25,
-    watch: Callable[[nn.Module, Tensor, Callable[[Layer], None]], Any] = observe,
-) -> Inside:
+
+def look_inside(model: nn.Module, tokens: Tensor, *, batch: int = 25) -> Inside:
     """Measure a model on tokens (sequences, n), n at least 2.
 
     Args:
         batch: sequences that pass at a time.
-        watch: how the model is observed; `observe` for those of `empirical.transformer`.
 
     Raises:
         ValueError: no sequence, or one token: nothing could be a sink.
@@ -73,7 +69,7 @@ def look_inside(
             for name, mean in _means(layer).items():
                 kept[name] = kept.get(name, 0) + share * mean.float()
 
-        watch(model, part, add)
+        observe(model, part, add)
     layers = [totals[index] for index in sorted(totals)]
     return Inside(**{
         field.name: torch.stack([layer[field.name] for layer in layers]).cpu() for field in fields(Inside)

@@ -193,13 +193,19 @@ def _now(where: torch.device) -> float:
 @torch.no_grad()
 def _row(step: int, model: Decoder, setting: Setting, test: Tensor) -> Tensors:
     """What is kept of a moment of the training."""
-    parts = batch(test, setting, 0, 0, TEST_ROWS).split(16)
-    loss = torch.stack([loss_of(model.residual, head_of(model), part) for part in parts]).mean()
+    loss = loss_on(model, setting, test)
     if not torch.isfinite(loss):
         raise FloatingPointError(f"{setting.variant}: test loss {loss.item()} after {step} steps; try a lower rate")
     inside = look_inside(model, shown_tokens(test, setting))
     found = {f"inside.{field.name}": getattr(inside, field.name) for field in fields(Inside)}
     return {"steps": torch.tensor(step), "losses": loss.cpu(), **found}
+
+
+@torch.no_grad()
+def loss_on(model: Decoder, setting: Setting, text: Tensor) -> Tensor:
+    """Mean loss of a model on the same excerpts of a text (count,) each time, nats a token; on the text's device."""
+    parts = batch(text, setting, 0, 0, TEST_ROWS).split(16)
+    return torch.stack([loss_of(model.residual, head_of(model), part) for part in parts]).mean()
 
 
 def shown_tokens(text: Tensor, setting: Setting) -> Tensor:

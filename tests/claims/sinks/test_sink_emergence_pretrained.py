@@ -47,7 +47,7 @@ def star(model):
 
 def largest(model):
     """Largest activation over the median one of its layer, for each moment."""
-    return (model.inside.largest.amax(-1) / model.inside.median).amax(-1).numpy()
+    return model.inside.peak.numpy()
 
 
 emergence = Claim(
