@@ -1,5 +1,7 @@
 """Pre-trained models for the claims that need them."""
 
+from functools import cache
+
 import pytest
 
 from reports.randomness import seed_for
@@ -27,6 +29,10 @@ def corpus(request, scale):
 
 
 @pytest.fixture(scope="session")
-def pretraining_seed(request):
-    """One for all papers: they judge the same models."""
-    return seed_for(request.config.getoption("--suite-seed"), "pre-training") % 2**32
+def pretrained(request, corpus):
+    """(variant, fixed=None) to a pre-trained model and its curves; all papers judge the same ones."""
+    from empirical.sinks.pretrain import pretrained as train
+    from empirical.sinks.pretrain_model import Setting
+
+    seed = seed_for(request.config.getoption("--suite-seed"), "pre-training") % 2**32
+    return cache(lambda variant, fixed=None: train(Setting(variant, fixed=fixed), corpus, seed))

@@ -14,8 +14,6 @@ Python packages, some 1e8 tokens), its BPE of 16,384 tokens, 1024 tokens of cont
 2000 steps: a small part of the paper's tokens. One seed; a few minutes of a GPU for each model.
 """
 
-from functools import cache
-
 from reports.claim import Claim
 
 PAPER = "gu2024attentionsink"
@@ -24,15 +22,6 @@ SMALL_SHARE = 0.01
 LAST = 10
 """Tokens at the end that fewer than ten queries see: a head that looks at its own token makes a sink of them."""
 WITHOUT_KEY = {"softmax": {"variant": "softmax"}, "sigmoid without a norm": {"variant": "sigmoid - log n"}}
-
-
-@cache
-def trained(corpus, seed, variant="softmax", fixed=None):
-    """A pre-trained model and its curves."""
-    from empirical.sinks.pretrain import pretrained
-    from empirical.sinks.pretrain_model import Setting
-
-    return pretrained(Setting(variant, fixed=fixed), corpus, seed)
 
 
 def share(model, token=0):
@@ -63,9 +52,9 @@ emergence = Claim(
 @emergence.check(
     "experiment", controls={"sigmoid without a norm": {"variant": "sigmoid - log n"}, "second token": {"token": 1}}
 )
-def test_the_first_token_becomes_a_sink(evidence, pretraining_seed, scale, corpus, *, variant="softmax", token=0):
+def test_the_first_token_becomes_a_sink(evidence, scale, pretrained, *, variant="softmax", token=0):
     """The share before and after; the figure has it along the training, and by layer and head at the end."""
-    model = trained(corpus, pretraining_seed, variant)
+    model = pretrained(variant)
     found = share(model, token)
     evidence.figure("Sinks along the training", curves([model], share, "share of first-token sinks"))
     evidence.figure("First-token importance at the end", heads_of(model))
@@ -92,9 +81,9 @@ sigmoid = Claim(
 
 
 @sigmoid.check("experiment", controls={"softmax": {"variant": "softmax"}})
-def test_sigmoid_attention_has_neither(evidence, pretraining_seed, scale, corpus, *, variant="sigmoid - log n"):
+def test_sigmoid_attention_has_neither(evidence, scale, pretrained, *, variant="sigmoid - log n"):
     """Shares, largest activations and losses at the end, beside those of softmax."""
-    soft, model = trained(corpus, pretraining_seed), trained(corpus, pretraining_seed, variant)
+    soft, model = pretrained("softmax"), pretrained(variant)
     evidence.figure("Largest activation over the median", curves([soft, model], largest, "largest over median"))
     evidence.expect("share of sinks", share(model)[-1], at_most=SMALL_SHARE)
     evidence.expect("largest activation over softmax's", largest(model)[-1] / largest(soft)[-1], less_than=1)
@@ -118,9 +107,9 @@ key_bias = Claim(
 
 
 @key_bias.check("experiment", controls=WITHOUT_KEY)
-def test_the_first_token_is_empty_and_the_key_is_not(evidence, pretraining_seed, scale, corpus, *, variant="key bias"):
+def test_the_first_token_is_empty_and_the_key_is_not(evidence, scale, pretrained, *, variant="key bias"):
     """Shares on the key and on the first token at the end, and the losses."""
-    soft, model = trained(corpus, pretraining_seed), trained(corpus, pretraining_seed, variant)
+    soft, model = pretrained("softmax"), pretrained(variant)
     evidence.expect("share on the key", star(model), at_least=SMALL_SHARE)
     evidence.expect("share on the first token", share(model)[-1], at_most=SMALL_SHARE)
     evidence.expect("loss over softmax's", float(model.losses[-1] / soft.losses[-1]), at_most=1.01)
@@ -137,9 +126,9 @@ takes_over = Claim(
 
 
 @takes_over.check("experiment", controls=WITHOUT_KEY)
-def test_the_key_gets_what_the_first_token_had(evidence, pretraining_seed, scale, corpus, *, variant="key bias"):
+def test_the_key_gets_what_the_first_token_had(evidence, scale, pretrained, *, variant="key bias"):
     """Undecided while the key has some of the sinks but fewer than softmax's first token."""
-    soft, model = share(trained(corpus, pretraining_seed))[-1], star(trained(corpus, pretraining_seed, variant))
+    soft, model = share(pretrained("softmax"))[-1], star(pretrained(variant))
     evidence.expect("share on the key", model, at_least=SMALL_SHARE)
     if model < soft:
         evidence.inconclusive(
@@ -160,9 +149,9 @@ value_bias = Claim(
 
 
 @value_bias.check("experiment", controls={"key bias": {"variant": "key bias"}})
-def test_a_learned_value_leaves_the_sink(evidence, pretraining_seed, scale, corpus, *, variant="value bias"):
+def test_a_learned_value_leaves_the_sink(evidence, scale, pretrained, *, variant="value bias"):
     """Shares at the end; the note has the losses."""
-    soft, model = trained(corpus, pretraining_seed), trained(corpus, pretraining_seed, variant)
+    soft, model = pretrained("softmax"), pretrained(variant)
     evidence.expect("share of sinks", share(model)[-1], within=(share(soft)[-1] / 2, 2 * share(soft)[-1]))
     evidence.note(f"Loss over softmax's {float(model.losses[-1] / soft.losses[-1]):.4f}.")
 
@@ -179,11 +168,9 @@ first_token = Claim(
 
 
 @first_token.check("experiment", controls={"untrained": {"moment": 0}, "heads without a sink": {"sinking": False}})
-def test_sink_heads_have_short_values_and_aligned_keys(
-    evidence, pretraining_seed, scale, corpus, *, moment=-1, sinking=True
-):
+def test_sink_heads_have_short_values_and_aligned_keys(evidence, scale, pretrained, *, moment=-1, sinking=True):
     """Length of the first value over the others', and cosines, in heads with a sink at the end."""
-    model = trained(corpus, pretraining_seed)
+    model = pretrained("softmax")
     heads = (model.inside.importance[-1][..., 0] > 0.3) == sinking
     evidence.expect("heads", int(heads.sum()), at_least=1)
     evidence.expect("length of the first value", float(model.inside.values[moment][heads].mean()), at_most=0.5)
@@ -205,11 +192,11 @@ position = Claim(
 
 
 @position.check("experiment", controls={"no fixed token": {"fixed": None}})
-def test_the_fixed_token_alone_is_a_sink(evidence, pretraining_seed, scale, corpus, *, fixed=2):
+def test_the_fixed_token_alone_is_a_sink(evidence, scale, pretrained, *, fixed=2):
     """Shares of all tokens: of the model whose third token is fixed, and in the note of that whose first is."""
-    plain, model = share(trained(corpus, pretraining_seed))[-1], trained(corpus, pretraining_seed, "softmax", fixed)
+    plain, model = share(pretrained("softmax"))[-1], pretrained("softmax", fixed)
     shares = model.inside.sinks[-1].mean((0, 1)).numpy()
-    first = share(trained(corpus, pretraining_seed, "softmax", 0))[-1]
+    first = share(pretrained("softmax", 0))[-1]
     evidence.note(f"Fixed at 1 the share is {first:.1%}, without a fixed token {plain:.1%}.")
     evidence.expect("share at the third token", shares[2], at_least=plain)
     evidence.expect("share at any other token", shares[[0, 1, *range(3, len(shares) - LAST)]], at_most=SMALL_SHARE)
@@ -226,10 +213,10 @@ strong = Claim(
 
 
 @strong.check("experiment", controls={"no fixed token": {"fixed": None}, "third token": {"fixed": 2}})
-def test_a_fixed_first_token_doubles_the_sinks(evidence, pretraining_seed, scale, corpus, *, fixed=0):
+def test_a_fixed_first_token_doubles_the_sinks(evidence, scale, pretrained, *, fixed=0):
     """Undecided while the share is higher, but not twice as high."""
-    plain = share(trained(corpus, pretraining_seed))[-1]
-    found = share(trained(corpus, pretraining_seed, "softmax", fixed))[-1]
+    plain = share(pretrained("softmax"))[-1]
+    found = share(pretrained("softmax", fixed))[-1]
     evidence.expect("share without a fixed token", plain, less_than=("with one", found))
     if found < 2 * plain:
         evidence.inconclusive(needs=f"the paper's 20k steps: here it is {found:.1%} against {plain:.1%}")

@@ -13,20 +13,10 @@ the paper's tokens, one seed. Activations of a thousand times the mean do not ap
 judged is the order of the variants.
 """
 
-from functools import cache
-
 from reports.claim import Claim
 from theory.sinks.measures import TAU
 
 PAPER = "an2025systematic"
-
-
-@cache
-def trained(corpus, seed, variant="softmax"):
-    from empirical.sinks.pretrain import pretrained
-    from empirical.sinks.pretrain_model import Setting
-
-    return pretrained(Setting(variant), corpus, seed)
 
 
 def largest(model):
@@ -45,9 +35,9 @@ scaling = Claim(
 
 
 @scaling.check("experiment", controls={"value bias": {"variant": "value bias"}, "softmax": {"variant": "softmax"}})
-def test_the_gate_halves_sinks_and_activations(evidence, pretraining_seed, scale, corpus, *, variant="gate"):
+def test_the_gate_halves_sinks_and_activations(evidence, scale, pretrained, *, variant="gate"):
     """Shares of first-token sinks and largest activations at the end, over those of softmax."""
-    soft, model = trained(corpus, pretraining_seed), trained(corpus, pretraining_seed, variant)
+    soft, model = pretrained("softmax"), pretrained(variant)
     evidence.figure("Sinks, largest activations and kurtosis", figure_of([soft, model]))
     sinks = [float(one.inside.sinks[-1][..., 0].mean()) for one in (model, soft)]
     evidence.note(
@@ -68,9 +58,9 @@ softmax_is_the_cause = Claim(
 
 
 @softmax_is_the_cause.check("experiment", controls={"value bias": {"variant": "value bias"}})
-def test_sigmoid_attention_halves_activations(evidence, pretraining_seed, scale, corpus, *, variant="sigmoid - log n"):
+def test_sigmoid_attention_halves_activations(evidence, scale, pretrained, *, variant="sigmoid - log n"):
     """Largest activations at the end."""
-    soft, model = trained(corpus, pretraining_seed), trained(corpus, pretraining_seed, variant)
+    soft, model = pretrained("softmax"), pretrained(variant)
     evidence.figure("Sinks, largest activations and kurtosis", figure_of([soft, model]))
     evidence.expect("largest activation over softmax's", largest(model) / largest(soft), at_most=0.5)
 
@@ -87,9 +77,9 @@ faster = Claim(
 
 
 @faster.check("experiment", controls={"softmax": {"variant": "softmax"}, "value bias": {"variant": "value bias"}})
-def test_the_gate_gains_more_than_a_value_bias_changes(evidence, pretraining_seed, scale, corpus, *, variant="gate"):
+def test_the_gate_gains_more_than_a_value_bias_changes(evidence, scale, pretrained, *, variant="gate"):
     """Mean gain over the moments after warm-up, in units of the value bias's mean change."""
-    soft, model, yardstick = (trained(corpus, pretraining_seed, one) for one in ("softmax", variant, "value bias"))
+    soft, model, yardstick = (pretrained(one) for one in ("softmax", variant, "value bias"))
     late = soft.steps.numpy() > 100
     gain = (soft.losses - model.losses).numpy()[late]
     change = abs((soft.losses - yardstick.losses).numpy()[late])
@@ -111,14 +101,14 @@ compression = Claim(
 
 
 @compression.check("experiment", controls={"softmax": {"variant": "softmax"}})
-def test_rounding_and_pruning_cost_the_gated_model_less(evidence, pretraining_seed, scale, corpus, *, variant="gate"):
+def test_rounding_and_pruning_cost_the_gated_model_less(evidence, scale, corpus, pretrained, *, variant="gate"):
     """Loss after rounding to 4 bits and after pruning, less the loss before; undecided without weights that stand out.
 
     The notes have other ways to round.
     """
     from empirical.sinks.compression import CHANGES, cost, weight_ratio
 
-    models = [trained(corpus, pretraining_seed), trained(corpus, pretraining_seed, variant)]
+    models = [pretrained("softmax"), pretrained(variant)]
     found = {name: [cost(model, corpus.test, change) for model in models] for name, change in CHANGES.items()}
     for name, (soft, other) in found.items():
         evidence.note(f"{name}: softmax {soft:+.4f} nats, {variant} {other:+.4f}.")
@@ -144,11 +134,11 @@ activations = Claim(
 
 
 @activations.check("experiment", controls={"softmax": {"variant": "softmax"}})
-def test_rounding_activations_costs_the_gated_model_less(evidence, pretraining_seed, scale, corpus, *, variant="gate"):
+def test_rounding_activations_costs_the_gated_model_less(evidence, scale, corpus, pretrained, *, variant="gate"):
     """Loss with rounded activations less the loss without."""
     from empirical.sinks.compression import activation_cost
 
-    soft, model = trained(corpus, pretraining_seed), trained(corpus, pretraining_seed, variant)
+    soft, model = pretrained("softmax"), pretrained(variant)
     costs = [activation_cost(one, corpus.test, 8) for one in (model, soft)]
     evidence.expect("cost", costs[0], less_than=("softmax's", costs[1]), unit="nats")
 
