@@ -21,8 +21,8 @@ from torch.nn.functional import gelu, pad
 
 from empirical.data import digits, patches
 from empirical.layers import Attention, Branch, Style
-from empirical.operators.mala import digit_batches, digit_loss
-from empirical.training import Models, Recipe, device, fit
+from empirical.operators.mala import fit_digits
+from empirical.training import Models, device
 from theory.operators.attention import linear, relu_map, softmax
 
 
@@ -146,17 +146,8 @@ def trained(variant: str, seed: int, scale: str = "small") -> Models:
         KeyError: no such variant.
     """
     size = SIZES[scale]
-    return fit(
-        f"l2vit-{variant.replace(' ', '-')}",
-        __file__,
-        {"variant": asdict(VARIANTS[variant]), "size": asdict(size)},
-        build=partial(Network, size, VARIANTS[variant]),
-        loss=digit_loss,
-        batches=digit_batches(size.seeds, size.batch),
-        recipe=Recipe(size.steps, rate=size.rate),
-        seed=seed % 2**31,
-        seeds=size.seeds,
-    )
+    build = partial(Network, size, VARIANTS[variant])
+    return fit_digits(f"l2vit-{variant}", __file__, asdict(VARIANTS[variant]), size, build, seed % 2**31)
 
 
 def attention_weights(models: Models, images: int = 100) -> np.ndarray:

@@ -117,15 +117,27 @@ def trained(variant: str, seed: int, scale: str = "small") -> Models:
         KeyError: no such variant.
     """
     size = SIZES[scale]
+    build = partial(vision_transformer, VARIANTS[variant], size)
+    return fit_digits(f"digits-{variant}", __file__, variant, size, build, seed % 2**31)
+
+
+def fit_digits(name: str, code: str, variant: Any, size: Any, build: Callable[[], nn.Module], seed: int) -> Models:
+    """Models of one variant on digits, from the cache where they were trained before.
+
+    Args:
+        name, code, build, seed: as of `empirical.training.fit`.
+        variant: what the models differ in, as JSON.
+        size: a dataclass with seeds, batch, steps and rate.
+    """
     return fit(
-        f"digits-{variant.replace(' ', '-')}",
-        __file__,
+        name.replace(" ", "-").replace("/", "over"),
+        code,
         {"variant": variant, "size": asdict(size)},
-        build=partial(vision_transformer, VARIANTS[variant], size),
+        build=build,
         loss=digit_loss,
         batches=digit_batches(size.seeds, size.batch),
         recipe=Recipe(size.steps, rate=size.rate),
-        seed=seed % 2**31,
+        seed=seed,
         seeds=size.seeds,
     )
 

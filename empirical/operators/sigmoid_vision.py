@@ -9,7 +9,6 @@ of `empirical.operators.mala`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -17,8 +16,8 @@ import numpy as np
 from torch.nn.functional import cross_entropy
 
 from empirical.data import digits, patches
-from empirical.operators.mala import Size, digit_batches, digit_loss, vision_transformer
-from empirical.training import Models, Recipe, device, fit
+from empirical.operators.mala import Size, fit_digits, vision_transformer
+from empirical.training import Models, device
 from theory.operators.attention import elementwise, sigmoid, softmax
 
 SIZES = {"small": Size(32, 600, 16, 5e-3, 16, 2, 2), "full": Size(32, 3000, 64, 3e-3, 32, 4, 3)}
@@ -41,17 +40,8 @@ def trained(variant: str, scale: str, seed: int) -> Models:
         KeyError: no such variant.
     """
     size = SIZES[scale]
-    return fit(
-        f"sigmoid-vision-{variant.replace(' ', '').replace('/', '-over-')}",
-        __file__,
-        {"variant": variant, "size": asdict(size)},
-        build=partial(vision_transformer, VARIANTS[variant], size),
-        loss=digit_loss,
-        batches=digit_batches(size.seeds, size.batch),
-        recipe=Recipe(size.steps, rate=size.rate),
-        seed=seed,
-        seeds=size.seeds,
-    )
+    build = partial(vision_transformer, VARIANTS[variant], size)
+    return fit_digits(f"sigmoid-vision-{variant}", __file__, variant, size, build, seed)
 
 
 def losses(models: Models) -> np.ndarray:
