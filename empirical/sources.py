@@ -6,14 +6,17 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+PACKAGES = ("theory", "empirical", "benchmarks", "reports")
+"""Those of this project. An installed copy of it lies among all other packages, which are not followed."""
+
 
 def modules_behind(root: Path, file: Path) -> set[Path]:
-    """The file, and all files below `root` that it imports anywhere in it, itself or through others."""
-    todo, seen = [file], set[Path]()
+    """The file, and all files of our packages below `root` that it imports anywhere in it, itself or through others."""
+    todo, seen = [file], {file}
     while todo:
-        path = todo.pop()
-        seen.add(path)
-        todo += [found for found in _imports(root, path) if found not in seen]
+        found = set(_imports(root, todo.pop())) - seen
+        seen |= found
+        todo += found
     return seen
 
 
@@ -22,6 +25,6 @@ def _imports(root: Path, file: Path) -> Iterator[Path]:
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
         if isinstance(node, ast.ImportFrom) and node.module:
             names = [node.module, *(f"{node.module}.{name}" for name in names)]
-        for name in names:
+        for name in (one for one in names if one.split(".")[0] in PACKAGES):
             path = root / name.replace(".", "/")
             yield from (one for one in (path.with_suffix(".py"), path / "__init__.py") if one.is_file())
