@@ -1,0 +1,208 @@
+"""SALE in Triton: causal attention over the blocks of keys that 4-bit scores select, and over sink and local keys.
+
+    q (batch, heads, n, D), k and v (batch, key heads, n, D), tau (heads,) float32
+    lists (batch, heads, blocks of 64 queries, blocks of 32 keys) int16: the kept blocks left of the window of local
+    keys, in order, of which the first `counts` (batch, heads, blocks of queries) int32 are valid
+
+`benchmarks.kernels.sale_select` makes the lists; here is attention over them, with products in the inputs' dtype, sums
+in float32. Two runs agree bitwise. Memory beside inputs and outputs: the integers, a byte each, and the lists.
+
+Limits: the kernels take D of 32, 64 and 128 in float16 and bfloat16; otherwise, and on a CPU, `theory.operators.sale`
+answers with n x n matrices. No backward pass. Source: Ji et al., arXiv:2505.24179, and its released code.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from benchmarks.kernels.sale_select import LOG2_E, _first_local, _rows, _select, compacted, compared, quantised
+from theory.operators import sale as theory
+
+QUERIES, KEYS = theory.QUERIES, theory.KEYS
+WIDTHS, LONGEST = (32, 64, 128), 2**15 * KEYS
+PREFILL = {"N": 64, "num_warps": 4, "num_stages": 3}
+"""Keys of a tile of `_prefill`, and its pipeline."""
+
+
+@triton.jit
+def _attend(q, k, v, o, top, norm, scale, valid, MASKED: tl.constexpr):
+    """One step of softmax attention with running maximum and norm; `valid` (M, N) where it is MASKED."""
+    s = tl.dot(q, tl.trans(k))
+    if MASKED:
+        s = tl.where(valid, s, float("-inf"))
+    new = tl.maximum(top, tl.max(s, axis=1) * scale)
+    p, decay = tl.exp2(s * scale - new[:, None]), tl.exp2(top - new)
+    return tl.dot(p.to(v.dtype), v, o * decay[:, None]), new, norm * decay + tl.sum(p, axis=1)
+
+
+@triton.jit
+def _prefill(
+    Q, K, V, lists, counts, Out, scale, n, blocks, group,
+    D: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
+):  # fmt: skip
+    """Attention of 64 queries over their window and their list: program (block from the last, batch * heads)."""
+    block, head = tl.num_programs(0) - 1 - tl.program_id(0), tl.program_id(1).to(tl.int64)
+    rows = block * M + tl.arange(0, M)
+    k_base, v_base = K + head // group * n * D, V + head // group * n * D
+    q = _rows(Q + head * n * D, rows, n, D)
+    o = tl.zeros((M, D), tl.float32)
+    top, norm = tl.full((M,), float("-inf"), tl.float32), tl.zeros((M,), tl.float32)
+    scale *= LOG2_E
+    for start in range(_first_local(block), (block + 1) * M, N):
+        columns = start + tl.arange(0, N)
+        k, v = _rows(k_base, columns, n, D), _rows(v_base, columns, n, D)
+        o, top, norm = _attend(q, k, v, o, top, norm, scale, columns[None, :] <= rows[:, None], True)
+    row = head * tl.num_programs(0) + block
+    listed, count = lists + row * blocks, tl.load(counts + row)
+    PART: tl.constexpr = N // 32
+    part, inner, width = tl.arange(0, N) // 32, tl.arange(0, N) % 32, tl.arange(0, D)
+    whole = count // PART
+    for tile in range(0, whole):
+        places = (tl.load(listed + tile * PART + part).to(tl.int64) * 32 + inner)[:, None] * D + width[None, :]
+        k, v = tl.load(k_base + places), tl.load(v_base + places)
+        o, top, norm = _attend(q, k, v, o, top, norm, scale, rows, False)
+    if whole * PART < count:
+        valid = whole * PART + part < count
+        number = tl.load(listed + whole * PART + part, mask=valid, other=0).to(tl.int64)
+        places = (number * 32 + inner)[:, None] * D + width[None, :]
+        k, v = tl.load(k_base + places), tl.load(v_base + places)
+        o, top, norm = _attend(q, k, v, o, top, norm, scale, valid[None, :], True)
+    places = rows[:, None].to(tl.int64) * D + width[None, :]
+    tl.store(Out + head * n * D + places, (o / norm[:, None]).to(Out.dtype.element_ty), mask=rows[:, None] < n)
+
+
+# -- the operators -----------------------------------------------------------------------------------------------------
+
+
+def sale(q: Tensor, k: Tensor, v: Tensor, tau: float | Tensor) -> Tensor:
+    """Causal attention over the blocks that 4-bit scores select; usable under `torch.compile`, without a gradient.
+
+    Args:
+        q: (batch, heads, n, D), float16 or bfloat16 and D of 32, 64 or 128 on a GPU; else a slow path answers.
+        k, v: (batch, key heads, n, D); each key head serves heads / key heads query heads.
+        tau: a threshold, or one a head (heads,) float32; below 1e-5 everything is kept.
+
+    Returns:
+        (batch, heads, n, D) in the dtype of q.
+
+    Raises:
+        ValueError: shapes, dtypes or devices that do not fit together; the message says which.
+    """
+    lists, counts = select(q, k, tau)
+    return prefill(q, k, v, lists, counts)
+
+
+def select(q: Tensor, k: Tensor, tau: float | Tensor) -> tuple[Tensor, Tensor]:
+    """Lists of kept blocks left of each window, and how many there are; arguments as of `sale`."""
+    if not isinstance(tau, Tensor):
+        tau = torch.full((q.shape[1] if q.dim() == 4 else 0,), tau, dtype=torch.float32, device=q.device)
+    _check(q, k, k, tau)
+    return _selected(q, k, tau)
+
+
+def prefill(q: Tensor, k: Tensor, v: Tensor, lists: Tensor, counts: Tensor) -> Tensor:
+    """Attention over the lists of `select` and the window of local keys."""
+    _check(q, k, v, None)
+    shape = (*q.shape[:2], -(-q.shape[2] // QUERIES), -(-q.shape[2] // KEYS))
+    if lists.shape != shape or counts.shape != shape[:3] or (lists.dtype, counts.dtype) != (torch.int16, torch.int32):
+        raise ValueError(f"lists {tuple(lists.shape)} and counts {tuple(counts.shape)} are not those of q {shape}")
+    return _prefilled(q, k, v, lists, counts)
+
+
+def _check(q: Tensor, k: Tensor, v: Tensor, tau: Tensor | None) -> None:
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        if x.dim() != 4:
+            raise ValueError(f"{name} has shape {tuple(x.shape)}: give (batch, heads, length, width)")
+        if x.dtype != q.dtype or x.device != q.device:
+            raise ValueError(f"{name} is {x.dtype} on {x.device}, q {q.dtype} on {q.device}: bring them together")
+        if not x.is_floating_point():
+            raise ValueError(f"{name} is {x.dtype}: give bfloat16, float16, float32 or float64")
+    if k.shape != v.shape or (k.shape[0], *k.shape[2:]) != (q.shape[0], *q.shape[2:]):
+        raise ValueError(
+            f"q {tuple(q.shape)}, k {tuple(k.shape)} and v {tuple(v.shape)} differ in batch, length or width"
+        )
+    if k.shape[1] == 0 or q.shape[1] % k.shape[1]:
+        raise ValueError(f"{q.shape[1]} query heads over {k.shape[1]} key heads: one must divide the other")
+    if q.shape[2] > LONGEST:
+        raise ValueError(f"{q.shape[2]} tokens: block numbers are 16 bits, give at most {LONGEST}")
+    if tau is not None and (tau.shape != (q.shape[1],) or tau.dtype != torch.float32 or tau.device != q.device):
+        raise ValueError(f"tau is {tau.dtype} {tuple(tau.shape)} on {tau.device}: give a number a head, float32")
+
+
+def runs_here(q: Tensor) -> bool:
+    """Whether the kernels answer for this tensor: on a GPU with fp8, or anywhere in Triton's interpreter."""
+    interpreted = type(_select).__name__ == "InterpretedFunction"
+    able = interpreted or (q.is_cuda and torch.cuda.get_device_capability(q.device) >= (8, 9))
+    return able and q.dtype in (torch.float16, torch.bfloat16) and q.shape[-1] in WIDTHS and q.numel() > 0
+
+
+@torch.library.custom_op("attest::sale_select", mutates_args=())
+def _selected(q: Tensor, k: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
+    if not runs_here(q):
+        return listed(reference_selection(q, k, tau), q.shape[2])
+    q, k = q.contiguous(), k.contiguous()
+    return compacted(compared(*quantised(q, k, tau)), triton.cdiv(q.shape[2], KEYS))
+
+
+@torch.library.custom_op("attest::sale_prefill", mutates_args=())
+def _prefilled(q: Tensor, k: Tensor, v: Tensor, lists: Tensor, counts: Tensor) -> Tensor:
+    if not runs_here(q):
+        return reference_attention(q, k, v, kept_of(lists, counts, q.shape[2]))
+    q, k, v = (x.contiguous() for x in (q, k, v))
+    o = torch.empty_like(q)
+    _prefill[(counts.shape[2], q.shape[0] * q.shape[1])](
+        q, k, v, lists, counts, o, q.shape[3] ** -0.5, q.shape[2], lists.shape[3], q.shape[1] // k.shape[1],
+        D=q.shape[3], M=QUERIES, **PREFILL,
+    )  # fmt: skip
+    return o
+
+
+def _empty_lists(q: Tensor) -> tuple[Tensor, Tensor]:
+    shape = (*q.shape[:2], triton.cdiv(q.shape[2], QUERIES), triton.cdiv(q.shape[2], KEYS))
+    return q.new_empty(shape, dtype=torch.int16), q.new_empty(shape[:3], dtype=torch.int32)
+
+
+_selected.register_fake(lambda q, k, tau: _empty_lists(q))
+_prefilled.register_fake(lambda q, k, v, lists, counts: q.new_empty(q.shape))
+
+
+# -- the same with n x n matrices --------------------------------------------------------------------------------------
+
+
+def reference_selection(q: Tensor, k: Tensor, tau: Tensor, **broken: Any) -> Tensor:
+    """Kept blocks by `theory.operators.sale`, in float32 unless q is float64: (batch, heads, blocks, blocks) bool."""
+    q, k = (x if x.dtype == torch.float64 else x.float() for x in (q, k))
+    return theory.selection(q, k.repeat_interleave(q.shape[1] // k.shape[1], dim=1), tau, **broken)
+
+
+def reference_attention(q: Tensor, k: Tensor, v: Tensor, kept: Tensor) -> Tensor:
+    """Attention over kept blocks by `theory.operators.sale`, in the dtype of q."""
+    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+    return theory.attend(q, k, v, kept)
+
+
+def left(n: int, like: Tensor) -> Tensor:
+    """(blocks of queries, blocks of keys) bool: left of the window, the sink's block among them."""
+    chosen = theory.selectable(n, like)
+    sink = torch.arange(chosen.shape[1], device=like.device) == 0
+    return chosen | (sink & (torch.arange(chosen.shape[0], device=like.device) > 2)[:, None])
+
+
+def listed(kept: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Lists and counts of kept blocks (batch, heads, blocks, blocks)."""
+    chosen = kept & left(n, kept)
+    order = (~chosen).to(torch.int8).argsort(dim=-1, stable=True)
+    return order.to(torch.int16), chosen.sum(-1, dtype=torch.int32)
+
+
+def kept_of(lists: Tensor, counts: Tensor, n: int) -> Tensor:
+    """Kept blocks of lists and counts, with the window: the inverse of `listed`."""
+    valid = torch.arange(lists.shape[-1], device=lists.device) < counts[..., None]
+    places = torch.where(valid, lists, 0).long()
+    found = torch.zeros_like(valid).scatter_reduce(-1, places, valid, "amax", include_self=True)
+    return found | theory.always(n, lists)
