@@ -19,6 +19,7 @@ import torch
 from benchmarks import clock, device
 from benchmarks.gate import Gate, gate
 from benchmarks.operation import Bench, Case, Unsupported
+from benchmarks.ratios import ratio
 from reports.environment import describe
 from reports.files import write_whole
 
@@ -106,7 +107,7 @@ def _time(bench: Bench, case: Case, generator: torch.Generator, ceiling: device.
         row["times"][name] = {"median": one.median, "low": one.spread[0], "high": one.spread[1], "rate": rate}
         line += f" {name} {rate / 1e12:.0f}"
         if name != "fast":
-            against = clock.ratio(one, timed["fast"])
+            against = ratio(one, timed["fast"])
             row["times"][name]["ratio"] = [against.median, against.low, against.high]
             line += f" ({against.median:.2f}x [{against.low:.2f}, {against.high:.2f}])"
     row["of ceiling"] = row["times"]["fast"]["rate"] / ceiling.flops

@@ -9,43 +9,17 @@ must be seen as slower: `trustworthy` runs both.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from benchmarks.operation import Function, Inputs
+from benchmarks.ratios import Timed, ratio
 
 FLUSH = 256 * 2**20
 """Bytes written between two timed calls: five times the largest L2 here."""
 WARM, ROUNDS = 0.2, 60
 """Seconds of warm-up for each contender, and timed rounds."""
-
-
-@dataclass(frozen=True)
-class Timed:
-    """Milliseconds of each round."""
-
-    rounds: np.ndarray
-
-    @property
-    def median(self) -> float:
-        return float(np.median(self.rounds))
-
-    @property
-    def spread(self) -> tuple[float, float]:
-        """20 and 80 per cent."""
-        low, high = np.quantile(self.rounds, (0.2, 0.8))
-        return float(low), float(high)
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """Median over rounds of one time over another, with a 99 % bootstrap interval."""
-
-    median: float
-    low: float
-    high: float
 
 
 def time_all(contenders: Mapping[str, Function], inputs: Sequence[Inputs], rounds: int = ROUNDS) -> dict[str, Timed]:
@@ -82,15 +56,6 @@ def warm_up(call: Callable[[], object], seconds: float = WARM) -> None:
     while time.monotonic() < until:
         call()
         torch.cuda.synchronize()
-
-
-def ratio(numerator: Timed, denominator: Timed, seed: int = 0) -> Ratio:
-    """Time over time, round by round."""
-    each = numerator.rounds / denominator.rounds
-    rng = np.random.default_rng(seed)
-    medians = np.median(rng.choice(each, size=(2000, len(each))), axis=1)
-    low, high = np.quantile(medians, (0.005, 0.995))
-    return Ratio(float(np.median(each)), float(low), float(high))
 
 
 def trustworthy(function: Function, inputs: Sequence[Inputs]) -> list[str]:

@@ -52,6 +52,7 @@ class Bench:
     cost       of a case
     baselines  what the kernel is timed against, pinned by name; a baseline may raise `Unsupported` for a case
     controls   broken versions of fast, which the gate must refuse in at least one case each
+    axis       the field of a case that plots and claims call its length
     """
 
     name: str
@@ -64,6 +65,7 @@ class Bench:
     cost: Callable[[Any], Cost]
     baselines: Mapping[str, Function]
     controls: Mapping[str, Function]
+    axis: str = "queries"
 
 
 class Unsupported(Exception):

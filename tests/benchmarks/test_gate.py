@@ -7,9 +7,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch")
 
-from benchmarks.clock import Timed, ratio  # noqa: E402
 from benchmarks.gate import gate, poisoned  # noqa: E402
 from benchmarks.operation import Bench, Case, Cost  # noqa: E402
+from benchmarks.ratios import Timed, ratio  # noqa: E402
 
 CPU = torch.device("cpu")
 
