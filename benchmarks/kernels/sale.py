@@ -143,6 +143,8 @@ def runs_here(q: Tensor) -> bool:
 
 @torch.library.custom_op("attest::sale_select", mutates_args=())
 def _selected(q: Tensor, k: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
+    if q.numel() == 0:
+        return _no_lists(q)
     if not runs_here(q):
         return listed(reference_selection(q, k, tau), q.shape[2])
     q, k = q.contiguous(), k.contiguous()
@@ -151,6 +153,8 @@ def _selected(q: Tensor, k: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.library.custom_op("attest::sale_prefill", mutates_args=())
 def _prefilled(q: Tensor, k: Tensor, v: Tensor, lists: Tensor, counts: Tensor) -> Tensor:
+    if q.numel() == 0:
+        return torch.empty_like(q)
     if not runs_here(q):
         return reference_attention(q, k, v, kept_of(lists, counts, q.shape[2]))
     q, k, v = (x.contiguous() for x in (q, k, v))
@@ -162,12 +166,12 @@ def _prefilled(q: Tensor, k: Tensor, v: Tensor, lists: Tensor, counts: Tensor) -
     return o
 
 
-def _empty_lists(q: Tensor) -> tuple[Tensor, Tensor]:
+def _no_lists(q: Tensor) -> tuple[Tensor, Tensor]:
     shape = (*q.shape[:2], triton.cdiv(q.shape[2], QUERIES), triton.cdiv(q.shape[2], KEYS))
-    return q.new_empty(shape, dtype=torch.int16), q.new_empty(shape[:3], dtype=torch.int32)
+    return q.new_zeros(shape, dtype=torch.int16), q.new_zeros(shape[:3], dtype=torch.int32)
 
 
-_selected.register_fake(lambda q, k, tau: _empty_lists(q))
+_selected.register_fake(lambda q, k, tau: _no_lists(q))
 _prefilled.register_fake(lambda q, k, v, lists, counts: q.new_empty(q.shape))
 
 
@@ -204,5 +208,5 @@ def kept_of(lists: Tensor, counts: Tensor, n: int) -> Tensor:
     """Kept blocks of lists and counts, with the window: the inverse of `listed`."""
     valid = torch.arange(lists.shape[-1], device=lists.device) < counts[..., None]
     places = torch.where(valid, lists, 0).long()
-    found = torch.zeros_like(valid).scatter_reduce(-1, places, valid, "amax", include_self=True)
-    return found | theory.always(n, lists)
+    found = torch.zeros_like(places).scatter_add(-1, places, valid.long())
+    return (found > 0) | theory.always(n, lists)

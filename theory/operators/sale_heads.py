@@ -30,7 +30,8 @@ def synthetic(
     xp, (n, d) = array_namespace(q), q.shape[-2:]
     top = math.log(n) + contrast
     axis, row = _positions(d, q), _positions(n, q)[:, None]
-    q, k = q / 2, k / 2
+    noise = xp.astype(axis > 1, q.dtype)  # channels 0 and 1 are for the structure alone
+    q, k = q * noise, k * noise
     if kind == "needle":
         where = _scattered(_positions(n, q) // QUERIES)
         chosen = xp.take(k, where, axis=-2)
@@ -52,9 +53,8 @@ def synthetic(
 
 
 def _scattered(block: Array) -> Array:
-    """For each block of queries a key before it, spread by multiplication modulo a prime; 1 for the first."""
-    xp = array_namespace(block)
-    return block * 7919 % 104_729 * 31 % xp.clip(block * QUERIES, 1, None) + xp.astype(block == 0, block.dtype)
+    """For each block of queries a key before it but not key 0, spread by multiplication modulo a prime."""
+    return 1 + block * 7919 % 104_729 * 31 % array_namespace(block).clip(block * QUERIES - 1, 1, None)
 
 
 def _normal_quantiles(count: int, like: Array) -> Array:
