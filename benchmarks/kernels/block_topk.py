@@ -1,0 +1,176 @@
+"""Block top-k decoding in Triton: attention of one query to the pages of a cache that its mean keys say are best.
+
+`select_pages` scores every page, sum over a group of query heads of q.(mean key), and keeps the first, the last and the
+`top` best others, of equal ones the earlier. The k-th largest score is found exactly, bit by bit, by one block of
+threads a sequence. The result is again a page table, with lengths, in the order of the sequence; `paged_attention`
+reads it.
+
+Numerics. Scores in float32. Fixed order, no atomics: two runs agree bitwise.
+
+Limits: as of `benchmarks.kernels.paged_attention`, and at most 32768 pages a sequence; beyond, and on a CPU,
+`theory.operators.block_topk` answers. Source: Sadhukhan et al., arXiv:2506.05333.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from benchmarks.kernels.paged_attention import check, check_cache, paged_attention, rows_of, runs_here
+from theory.operators.block_topk import chosen, page_scores
+
+MOST_PAGES = 32_768
+
+
+@triton.jit
+def _scores(
+    Q, Means, Table, Lengths, Scores, heads, group, pages, page, qb, qh, mp, mh, tb,
+    D: tl.constexpr, WIDTH: tl.constexpr, GROUP: tl.constexpr, N: tl.constexpr,
+):  # fmt: skip
+    """Scores of N pages: program (pages, batch * key heads). Infinite for the first and the last, -inf beyond it."""
+    batch, head = tl.program_id(1) // heads, tl.program_id(1) % heads
+    across, member = tl.arange(0, WIDTH), tl.arange(0, GROUP)
+    at = Q + batch.to(tl.int64) * qb + (head * group + member)[:, None] * qh + across[None, :]
+    q = tl.load(at, mask=(member[:, None] < group) & (across[None, :] < D), other=0.0)
+    q = tl.sum(q.to(tl.float32), 0)
+    there = tl.minimum(tl.cdiv(tl.load(Lengths + batch), page), pages)
+    number = tl.program_id(0) * N + tl.arange(0, N)
+    physical = tl.load(Table + batch.to(tl.int64) * tb + number, mask=number < there, other=0)
+    at = Means + physical.to(tl.int64)[:, None] * mp + head * mh + across[None, :]
+    means = tl.load(at, mask=(number < there)[:, None] & (across[None, :] < D), other=0.0)
+    score = tl.sum(means.to(tl.float32) * q[None, :], 1)
+    score = tl.where((number == 0) | (number == there - 1), float("inf"), score)
+    score = tl.where(number < there, score, float("-inf"))
+    tl.store(Scores + tl.program_id(1).to(tl.int64) * pages + number, score, mask=number < pages)
+
+
+@triton.jit
+def _select(
+    Scores, Table, Lengths, Chosen, Left, heads, pages, page, most, tb, PAGES: tl.constexpr, MOST: tl.constexpr
+):
+    """Table and length of the `most` best pages of a sequence: program (batch * key heads).
+
+    As integers, floats keep their order when those with the sign bit are inverted; the largest threshold that at least
+    `most` pages reach is built from its highest bit down.
+    """
+    row = tl.program_id(0).to(tl.int64)
+    batch = tl.program_id(0) // heads
+    length = tl.minimum(tl.load(Lengths + batch), pages * page)
+    there = tl.cdiv(length, page)
+    number = tl.arange(0, PAGES)
+    bits = tl.load(Scores + row * pages + number, mask=number < pages, other=float("-inf")).to(tl.int32, bitcast=True)
+    ordered = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # signed order is that of the scores
+    count = tl.minimum(most, there)
+    threshold = tl.where(tl.sum((ordered >= 0).to(tl.int32), 0) >= count, 0, -2147483647 - 1)
+    for step in range(31):
+        candidate = threshold | (1 << (30 - step))
+        threshold = tl.where(tl.sum((ordered >= candidate).to(tl.int32), 0) >= count, candidate, threshold)
+    above, equal = ordered > threshold, (ordered == threshold) & (number < there)
+    spare = count - tl.sum(above.to(tl.int32), 0)
+    kept = above | (equal & (tl.cumsum(equal.to(tl.int32), 0) <= spare))
+    at = tl.cumsum(kept.to(tl.int32), 0) - 1
+    physical = tl.load(Table + batch.to(tl.int64) * tb + number, mask=kept, other=0)
+    tl.store(Chosen + row * most + at, physical, mask=kept)
+    slot = tl.arange(0, MOST)
+    tl.store(Chosen + row * most + slot, -1, mask=(slot >= count) & (slot < most))
+    tl.store(Left + row, length - (there - count) * page)
+
+
+# -- the operators -----------------------------------------------------------------------------------------------------
+
+
+def block_topk_attention(
+    q: Tensor, k: Tensor, v: Tensor, means: Tensor, table: Tensor, lengths: Tensor, *, top: int,
+    scale: float | None = None,
+) -> Tensor:  # fmt: skip
+    """Attention of one query a sequence to its first page, its last and the `top` best others by mean key.
+
+    Args:
+        q: (batch, heads, D), float32, bfloat16 or float16 on a GPU; else a slow path answers.
+        k, v: (physical pages, key heads, page, D): the cache; each key head serves heads / key heads query heads.
+        means: (physical pages, key heads, D): the mean key of each page, as the cache keeps it.
+        table: (batch, pages) int32: the physical page of each page of a sequence.
+        lengths: (batch,) int32: tokens of each sequence; what does not fit the table's pages is not seen. Page numbers
+            in the table are not checked: that would wait for the GPU.
+        top: pages by score.
+        scale: 1 / sqrt(D) unless given.
+
+    Returns:
+        (batch, heads, D) in the dtype of q; zeros for a sequence of no tokens.
+
+    Raises:
+        ValueError: shapes, dtypes or devices that do not fit together; the message says which.
+    """
+    check_cache(k, v)
+    if means.shape != (*k.shape[:2], k.shape[3]):
+        raise ValueError(
+            f"means has shape {tuple(means.shape)}, k {tuple(k.shape)}: give a mean key a page and key head"
+        )
+    pages, left = select_pages(q, means, table, lengths, page=k.shape[2], top=top)
+    return paged_attention(q, k, v, pages, left, scale=scale)
+
+
+def select_pages(
+    q: Tensor, means: Tensor, table: Tensor, lengths: Tensor, *, page: int, top: int
+) -> tuple[Tensor, Tensor]:
+    """Table (batch, key heads, top + 2) of the pages to attend to, -1 beyond the last, and lengths (batch, key heads).
+
+    Arguments and errors as of `block_topk_attention`.
+    """
+    if means.dim() != 3:
+        raise ValueError(f"means has shape {tuple(means.shape)}: give (physical pages, key heads, width)")
+    check(q, means.unsqueeze(2), "means", table, lengths, {(q.shape[0],)})
+    if top < 0 or page < 1:
+        raise ValueError(f"{top} pages of {page} tokens: give no negative number of pages, each of a token or more")
+    return _selection(q, means, table, lengths, page, top)
+
+
+def reference_selection(
+    q: Tensor, means: Tensor, table: Tensor, lengths: Tensor, page: int, top: int
+) -> tuple[Tensor, Tensor]:
+    """`select_pages` by `theory.operators.block_topk`, a sequence after another; scores in float32 or better."""
+    batch, heads, wide = q.shape[0], means.shape[1], torch.promote_types(q.dtype, torch.float32)
+    pages = torch.full((batch, heads, top + 2), -1, dtype=torch.int32, device=q.device)
+    left = torch.zeros(batch, heads, dtype=torch.int32, device=q.device)
+    for number, length in enumerate(lengths.tolist()):
+        physical = table[number, : -(-length // page)]
+        length = min(length, len(physical) * page)
+        if length:
+            grouped = q[number].unflatten(0, (heads, -1)).to(wide)
+            kept = chosen(page_scores(grouped, means[physical].transpose(0, 1).to(wide)), top)
+            count = int(kept[0].sum())
+            pages[number, :, :count] = physical.expand(heads, -1)[kept].view(heads, count)
+            left[number] = length - (len(physical) - count) * page
+    return pages, left
+
+
+@torch.library.custom_op("attest::select_pages", mutates_args=())
+def _selection(q: Tensor, means: Tensor, table: Tensor, lengths: Tensor, page: int, top: int) -> tuple[Tensor, Tensor]:
+    batch, heads, pages = q.shape[0], means.shape[1], table.shape[1]
+    if not runs_here(q, heads, page) or not 0 < pages <= MOST_PAGES:
+        return reference_selection(q, means, table, lengths, page, top)
+    q, means, table, lengths = rows_of(q), rows_of(means), rows_of(table), lengths.contiguous()
+    scores = torch.empty(batch * heads, pages, dtype=torch.float32, device=q.device)
+    best = torch.empty(batch, heads, top + 2, dtype=torch.int32, device=q.device)
+    left = torch.empty(batch, heads, dtype=torch.int32, device=q.device)
+    width, N = q.shape[2], 64
+    _scores[(triton.cdiv(pages, N), batch * heads)](
+        q, means, table, lengths, scores, heads, q.shape[1] // heads, pages, page,
+        *q.stride()[:2], *means.stride()[:2], table.stride(0),
+        D=width, WIDTH=triton.next_power_of_2(width), GROUP=triton.next_power_of_2(q.shape[1] // heads), N=N,
+    )  # fmt: skip
+    padded = max(128, triton.next_power_of_2(pages))
+    _select[(batch * heads,)](
+        scores, table, lengths, best, left, heads, pages, page, top + 2, table.stride(0),
+        PAGES=padded, MOST=triton.next_power_of_2(top + 2), num_warps=min(16, max(4, padded // 512)),
+    )  # fmt: skip
+    return best, left
+
+
+_selection.register_fake(
+    lambda q, means, table, lengths, page, top: (
+        table.new_empty((q.shape[0], means.shape[1], top + 2)), table.new_empty((q.shape[0], means.shape[1]))
+    )
+)  # fmt: skip
