@@ -62,9 +62,10 @@ def make(case: Attention, generator: Generator) -> Inputs:
     }  # fmt: skip
 
 
-def tensors(inputs: Inputs) -> tuple[Any, ...]:
+def tensors(inputs: Inputs) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, bool, float]:
     """Arguments of the kernel's operators after the gradient."""
-    return tuple(inputs[name] for name in ("q", "k", "v", "bias", "slopes", "causal", "scale"))
+    q, k, v, bias = (inputs[name] for name in ("q", "k", "v", "bias"))
+    return q, k, v, bias, inputs["slopes"], inputs["causal"], inputs["scale"]
 
 
 def fast(inputs: Inputs) -> Outputs:
@@ -121,6 +122,15 @@ def softmax(inputs: Inputs, backend: SDPBackend) -> Outputs:
     output, leaves = inputs[graph]
     gradients = torch.autograd.grad(output, leaves, inputs["do"], retain_graph=True)
     return dict(zip(("dq", "dk", "dv"), gradients, strict=True))
+
+
+def same_schedule(inputs: Inputs, form: str) -> Outputs:
+    """The Hopper kernel's tiles and schedule with other weights: what the time of the weights themselves is."""
+    if inputs["backward"] or not kernel.is_hopper(inputs["q"]):
+        raise Unsupported("a variant of the Hopper forward kernel")
+    from benchmarks.kernels import flash_sigmoid_hopper
+
+    return {"o": flash_sigmoid_hopper.forward(*tensors(inputs), form=form)}
 
 
 # -- controls: what a broken kernel would return -----------------------------------------------------------------------
@@ -187,18 +197,30 @@ SPEED = [
     for n in (1024, 2048, 4096, 8192, 16_384)
 ]  # fmt: skip
 
+# The interpreter multiplies bfloat16 as integers, and would take minutes for these: sizes of several programs a GPU.
+LARGE = [
+    Attention(n, n, width=width, heads=8, key_heads=2, batch=2, dtype=dtype, causal=causal, alibi=alibi)
+    for n in (1000, 2049) for width in (32, 64, 128) for dtype in ("bfloat16", "float16")
+    for causal, alibi in ((False, False), (True, False), (True, True))
+]  # fmt: skip
+CASES = FORWARD + LARGE if torch.cuda.is_available() else FORWARD
+
 BENCH = Bench(
     name="flash_sigmoid",
     make=make,
     reference=reference,
     plain=plain,
     fast=fast,
-    cases=[replace(case, backward=backward) for case in FORWARD for backward in (False, True)],
+    cases=[replace(case, backward=backward) for case in CASES for backward in (False, True)],
     speed=SPEED,
     cost=cost,
     baselines={
         "SDPA/flash": partial(softmax, backend=SDPBackend.FLASH_ATTENTION),
         "SDPA/cudnn": partial(softmax, backend=SDPBackend.CUDNN_ATTENTION),
+        "softmax twin": partial(same_schedule, form="softmax"),
+        "sigmoid with row maximum": partial(same_schedule, form="newton with row maximum"),
+        "exp and divide": partial(same_schedule, form="divide"),
+        "tanh": partial(same_schedule, form="tanh"),
     },
     controls={
         "mask off by one": partial(plain, forward=off_by_one),

@@ -226,6 +226,11 @@ def runs_here(q: Tensor) -> bool:
     return narrow and q.numel() > 0 and (q.is_cuda or interpreted)
 
 
+def is_hopper(q: Tensor) -> bool:
+    """Whether the kernels of `flash_sigmoid_hopper` could be used; elsewhere they are not even imported."""
+    return q.is_cuda and torch.cuda.get_device_capability(q.device)[0] == 9
+
+
 @torch.library.custom_op("attest::flash_sigmoid", mutates_args=())
 def _operator(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor, slopes: Tensor | None, causal: bool, scale: float
@@ -233,6 +238,11 @@ def _operator(
     if not runs_here(q) or k.shape[2] == 0:
         return reference(q, k, v, bias, slopes, causal, scale)
     q, k, v = (_rows(x) for x in (q, k, v))
+    if is_hopper(q):
+        from benchmarks.kernels import flash_sigmoid_hopper
+
+        if flash_sigmoid_hopper.supported(q, k, v):
+            return flash_sigmoid_hopper.forward(q, k, v, bias, slopes, causal, scale)
     o = torch.empty_like(q, memory_format=torch.contiguous_format)
     size = _size(q.shape[-1], q.element_size())
     grid = (triton.cdiv(q.shape[2], size["M"]), q.shape[0] * q.shape[1])

@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch")
 pytest.importorskip("triton", reason="needs triton (pip install triton)")
 
-from benchmarks.flash_sigmoid import BENCH, FORWARD, Attention, cost  # noqa: E402
+from benchmarks.flash_sigmoid import BENCH, CASES, Attention, cost  # noqa: E402
 from benchmarks.gate import gate  # noqa: E402
 from benchmarks.kernels.flash_sigmoid import flash_sigmoid, reference, runs_here  # noqa: E402
 from theory.operators.attention import sigmoid  # noqa: E402
@@ -25,7 +25,7 @@ def test_every_case_passes_the_gate_and_every_control_is_refused():
     assert runs_here(draw(1, 1, 4, 16))
     judged = gate(BENCH, device=DEVICE)
     assert judged.failures == []
-    assert len(judged.judged) == 4 * len(FORWARD)
+    assert len(judged.judged) == 4 * len(CASES)
     assert min(judged.refused.values()) > 0
 
 
