@@ -53,7 +53,7 @@ class Settings:
     D: gl.constexpr
     STAGES: gl.constexpr
     CONSUMERS: gl.constexpr
-    GROUP: gl.constexpr
+    TOGETHER: gl.constexpr
     FORM: gl.constexpr
     CAUSAL: gl.constexpr
     ALIBI: gl.constexpr
@@ -62,8 +62,8 @@ class Settings:
     WEIGHTS: gl.constexpr
 
     @gluon.constexpr_function
-    def __init__(self, N, D, STAGES, CONSUMERS, GROUP, FORM, CAUSAL, ALIBI):
-        for name, value in (("N", N), ("D", D), ("STAGES", STAGES), ("CONSUMERS", CONSUMERS), ("GROUP", GROUP),
+    def __init__(self, N, D, STAGES, CONSUMERS, TOGETHER, FORM, CAUSAL, ALIBI):
+        for name, value in (("N", N), ("D", D), ("STAGES", STAGES), ("CONSUMERS", CONSUMERS), ("TOGETHER", TOGETHER),
                             ("FORM", FORM), ("CAUSAL", CAUSAL), ("ALIBI", ALIBI)):  # fmt: skip
             setattr(self, name, gl.constexpr(value))
         scores = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, gl._unwrap_if_constexpr(N), 16])
@@ -79,15 +79,15 @@ class Problem:
     biases: gl.tensor
     slopes: gl.tensor
     scale: gl.tensor
-    tiles: gl.tensor
+    batch: gl.tensor
     queries: gl.tensor
     keys: gl.tensor
     heads: gl.tensor
     group: gl.tensor
 
     @gluon.constexpr_function
-    def __init__(self, biases, slopes, scale, tiles, queries, keys, heads, group):
-        self.biases, self.slopes, self.scale, self.tiles = biases, slopes, scale, tiles
+    def __init__(self, biases, slopes, scale, batch, queries, keys, heads, group):
+        self.biases, self.slopes, self.scale, self.batch = biases, slopes, scale, batch
         self.queries, self.keys, self.heads, self.group = queries, keys, heads, group
 
 
@@ -129,19 +129,32 @@ def _await(barriers, n, STAGES: gl.constexpr):
 
 
 @gluon.jit
-def _tile(t, problem, settings):
-    """First row, batch and head of tile t, and how many blocks of keys it sees.
+def _own(problem, settings):
+    """How many tiles this program works on."""
+    units = problem.heads * gl.cdiv(gl.cdiv(problem.queries, ROWS * settings.CONSUMERS), settings.TOGETHER)
+    rest = gl.maximum(0, problem.batch * units - gl.program_id(0))
+    return gl.cdiv(rest, gl.num_programs(0)) * settings.TOGETHER
 
-    Heads come in groups, and within a group the longest tiles of all heads first: programs end together.
+
+@gluon.jit
+def _tile(j, problem, settings):
+    """First row, batch and head of this program's tile j, and how many blocks of keys it sees.
+
+    Under the causal mask the j-th tile from the start of a head comes together with the j-th from its end, so that
+    all pairs have the same work; of an odd number of tiles the one in the middle is not done twice.
     """
     M: gl.constexpr = ROWS * settings.CONSUMERS
-    tiles = (problem.queries + M - 1) // M
-    both = t // (settings.GROUP * tiles) * settings.GROUP + t % settings.GROUP
-    tile = t // settings.GROUP % tiles
-    blocks = (problem.keys + settings.N - 1) // settings.N
+    tiles = gl.cdiv(problem.queries, M)
+    units = gl.cdiv(tiles, settings.TOGETHER)
+    unit = gl.program_id(0) + j // settings.TOGETHER * gl.num_programs(0)
+    both = unit // units
+    tile = unit % units
+    blocks = gl.cdiv(problem.keys, settings.N)
     if settings.CAUSAL:
-        tile = tiles - 1 - tile
-        blocks = _seen(tile * M + M, problem, settings, blocks)
+        other = tiles - 1 - tile
+        if j % 2 == 0:
+            tile = gl.where(tile == other, tiles, other)
+        blocks = gl.where(tile < tiles, _seen(tile * M + M, problem, settings, blocks), 0)
     return tile * M, both // problem.heads, both % problem.heads, blocks
 
 
@@ -166,8 +179,8 @@ def _load(queries, keys, values, shared, problem, settings):
     STAGES: gl.constexpr = settings.STAGES
     count = 0
     turn = 1
-    for t in range(gl.program_id(0), problem.tiles, gl.num_programs(0)):
-        row, batch, head, blocks = _tile(t, problem, settings)
+    for j in range(_own(problem, settings)):
+        row, batch, head, blocks = _tile(j, problem, settings)
         key_head = head // problem.group
         for c in gl.static_range(settings.CONSUMERS):
             mbarrier.wait(shared.q_free.index(c), turn)
@@ -194,14 +207,6 @@ def _special(x, OPERATION: gl.constexpr):
 
 
 @gluon.jit
-def _reciprocal(d, TWICE: gl.constexpr):
-    """1 / d for 1 <= d < 2^126, within 1.3e-3 or 2e-6; both constants are those of the smallest largest error."""
-    y = (0x7EF34000 - d.to(gl.int32, bitcast=True)).to(gl.float32, bitcast=True)
-    y = y * gl.fma(-d, y, 2.0012942760794594)
-    return y * gl.fma(-d, y, 2.0) if TWICE else y
-
-
-@gluon.jit
 def _logits(s, a, b, slope, back, settings, MASK: gl.constexpr):
     """s a + b, and under the mask what gives weight 0; the row of s is `back` keys behind its first column."""
     x = s * a + b
@@ -219,22 +224,36 @@ def _logits(s, a, b, slope, back, settings, MASK: gl.constexpr):
 
 
 @gluon.jit
-def _sigmoid(x, settings, MASK: gl.constexpr):
-    """sigma(z) of x = z / 2 ("tanh") or -z log2 e (the others)."""
+def _reciprocal(d, TWICE: gl.constexpr):
+    """1 / d for d >= 1, within 1.3e-3 or 2e-6.
+
+    The constants of the first guess and of Newton's step are those of the smallest largest error. Where d is beyond
+    2^126 the guess is negative or NaN: both saturate to 0.
+    """
+    y = (0x7EF34000 - d.to(gl.int32, bitcast=True)).to(gl.float32, bitcast=True)
+    t = gl.fma(-d, y, 2.0012942760794594)
+    if TWICE:
+        y *= t
+        t = gl.fma(-d, y, 2.0)
+    return gl.inline_asm_elementwise(
+        "mul.sat.f32 $0, $1, $2;", "=f,f,f", [y, t], dtype=gl.float32, is_pure=False, pack=1
+    )
+
+
+@gluon.jit
+def _sigmoid(x, settings):
+    """sigma(z) of x = z / 2 ("tanh") or -z log2 e."""
     if settings.FORM == "tanh":
         return _special(x, "tanh.approx.f32") * 0.5 + 0.5
     elif settings.FORM == "divide":
         return _special(_special(x, "ex2.approx.ftz.f32") + 1.0, "rcp.approx.ftz.f32")
     else:
-        p = _reciprocal(_special(gl.minimum(x, 125.0), "ex2.approx.ftz.f32") + 1.0, settings.FORM == "newton twice")
-        if MASK:
-            p = gl.where(p > 1e-37, p, 0.0)
-        return p
+        return _reciprocal(_special(x, "ex2.approx.ftz.f32") + 1.0, settings.FORM == "newton twice")
 
 
 @gluon.jit
 def _weights(s, top, total, a, b, slope, back, settings, MASK: gl.constexpr):
-    """Weights of a block in the layout of an operand, and what softmax keeps for each row."""
+    """Weights of a block (ROWS, N) float32, and what softmax keeps for each row: top, total, and how top changed."""
     x = _logits(s, a, b, slope, back, settings, MASK)
     keeps: gl.constexpr = settings.FORM == "softmax" or settings.FORM == "newton with row maximum"
     shrink = top
@@ -246,10 +265,16 @@ def _weights(s, top, total, a, b, slope, back, settings, MASK: gl.constexpr):
     if settings.FORM == "softmax":
         p = _special(gl.expand_dims(new, 1) - x, "ex2.approx.ftz.f32")
     else:
-        p = _sigmoid(x, settings, MASK)
+        p = _sigmoid(x, settings)
     if keeps:
         total = total * shrink + gl.sum(p, 1)
     return p, top, total, shrink
+
+
+@gluon.jit
+def _operand(p, dtype, settings):
+    """p as left operand of a product, rounded."""
+    return gl.convert_layout(p.to(dtype), settings.WEIGHTS)
 
 
 # -- computing ---------------------------------------------------------------------------------------------------------
@@ -296,7 +321,7 @@ def _step(i, n, p, o, top, total, a, b, slope, back, full, shared, settings, WHI
         w, top, total, shrink = _weights(s, top, total, a, b, slope, back - i * settings.N, settings, True)
     else:
         w, top, total, shrink = _weights(s, top, total, a, b, slope, back - i * settings.N, settings, False)
-    w = gl.convert_layout(w.to(shared.v.dtype), settings.WEIGHTS)
+    w = _operand(w, shared.v.dtype, settings)
     # Passes at once. The compiler does not move the weights across it, behind the wait for the values.
     _await(shared.v_ready, n - 1, settings.STAGES)
     o = warpgroup_mma_wait(0, [o])
@@ -321,7 +346,7 @@ def _rows(row, first, mine, shared, problem, settings, a, b, slope, WHICH: gl.co
     s = warpgroup_mma_wait(0, [s])
     mbarrier.arrive(shared.k_free.index(first % settings.STAGES))
     w, top, total, _ = _weights(s, top, total, a, b, slope, back, settings, settings.CAUSAL)
-    p = gl.convert_layout(w.to(shared.v.dtype), settings.WEIGHTS)
+    p = _operand(w, shared.v.dtype, settings)
     for i in range(1, mine):
         p, o, top, total = _step(i, first + i, p, o, top, total, a, b, slope, back, full, shared, settings, WHICH)
     mbarrier.arrive(shared.q_free.index(WHICH))
@@ -343,8 +368,8 @@ def _compute(outputs, shared, problem, settings, WHICH: gl.constexpr):
     STAGES: gl.constexpr = settings.STAGES
     count = 0
     turn = 0
-    for t in range(gl.program_id(0), problem.tiles, gl.num_programs(0)):
-        row, batch, head, blocks = _tile(t, problem, settings)
+    for j in range(_own(problem, settings)):
+        row, batch, head, blocks = _tile(j, problem, settings)
         row += WHICH * ROWS
         mine = blocks
         if settings.CAUSAL:
@@ -377,14 +402,14 @@ def _compute(outputs, shared, problem, settings, WHICH: gl.constexpr):
     tma.store_wait(0)
 
 
-@gluon.jit(do_not_specialize=["tiles", "query_count", "key_count", "heads", "group"])
+@gluon.jit(do_not_specialize=["batch", "query_count", "key_count", "heads", "group"])
 def _forward(
-    queries, keys, values, outputs, biases, slopes, scale, tiles, query_count, key_count, heads, group,
-    N: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, CONSUMERS: gl.constexpr, GROUP: gl.constexpr,
+    queries, keys, values, outputs, biases, slopes, scale, batch, query_count, key_count, heads, group,
+    N: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, CONSUMERS: gl.constexpr, TOGETHER: gl.constexpr,
     FORM: gl.constexpr, CAUSAL: gl.constexpr, ALIBI: gl.constexpr, REGISTERS: gl.constexpr,
 ):  # fmt: skip
-    settings = Settings(N, D, STAGES, CONSUMERS, GROUP, FORM, CAUSAL, ALIBI)
-    problem = Problem(biases, slopes, scale, tiles, query_count, key_count, heads, group)
+    settings = Settings(N, D, STAGES, CONSUMERS, TOGETHER, FORM, CAUSAL, ALIBI)
+    problem = Problem(biases, slopes, scale, batch, query_count, key_count, heads, group)
     shared = Shared(
         gl.allocate_shared_memory(queries.dtype, [CONSUMERS, 1, 1, ROWS, D], queries.layout),
         gl.allocate_shared_memory(outputs.dtype, [CONSUMERS, 1, 1, ROWS, D], outputs.layout),
@@ -424,6 +449,14 @@ def supported(q: Tensor, k: Tensor, v: Tensor) -> bool:
     )
 
 
+def size(width: int, queries: int, alibi: bool) -> dict[str, int]:
+    """Blocks, stages and warpgroups for a shape, and registers a thread of a computing warpgroup."""
+    # Three warpgroups share what is loaded, but leave 160 registers a thread: enough for width 64 without slopes.
+    consumers = 3 if width < 128 and queries > 1024 and not alibi else 2
+    return {"N": 128, "D": width, "CONSUMERS": consumers, "STAGES": 3 if width < 128 else 2,
+            "REGISTERS": 160 if consumers == 3 else 240}  # fmt: skip
+
+
 def forward(
     q: Tensor,
     k: Tensor,
@@ -442,17 +475,15 @@ def forward(
     batch, heads, queries, width = q.shape
     keys = k.shape[2]
     o = torch.empty_like(q, memory_format=torch.contiguous_format)
-    # Three warpgroups share what is loaded, but leave 160 registers a thread: enough for width 64.
-    consumers = 3 if width < 128 and queries > 1024 else 2
-    size = {"N": 128, "D": width, "CONSUMERS": consumers, "STAGES": 3 if width < 128 else 2}
+    known = size(width, queries, slopes is not None)
     form = form or ("newton twice" if q.dtype == torch.float16 else "newton")
-    tiles = triton.cdiv(queries, consumers * ROWS.value) * batch * heads
-    programs = min(tiles, torch.cuda.get_device_properties(q.device).multi_processor_count)
+    together = 2 if causal else 1
+    units = batch * heads * triton.cdiv(triton.cdiv(queries, known["CONSUMERS"] * ROWS.value), together)
+    programs = min(units, torch.cuda.get_device_properties(q.device).multi_processor_count)
     _forward[(programs,)](
-        _descriptor(q, ROWS.value), _descriptor(k, 128), _descriptor(v, 128), _descriptor(o, ROWS.value),
-        biases, biases if slopes is None else slopes, scale, tiles, queries, keys, heads, heads // k.shape[1], **size,
-        GROUP=8 if causal and batch * heads % 8 == 0 else 1, FORM=form, CAUSAL=causal, ALIBI=slopes is not None,
-        REGISTERS=160 if consumers == 3 else 240, num_warps=4,
+        _descriptor(q, ROWS.value), _descriptor(k, known["N"]), _descriptor(v, known["N"]), _descriptor(o, ROWS.value),
+        biases, biases if slopes is None else slopes, scale, batch, queries, keys, heads, heads // k.shape[1], **known,
+        TOGETHER=together, FORM=form, CAUSAL=causal, ALIBI=slopes is not None, num_warps=4,
     )  # fmt: skip
     return o
 
