@@ -1,8 +1,7 @@
 """The map of blocks of sparse-linear attention, and its rows and columns as lists: kernels in Triton.
 
 Each block of queries and of keys is pooled to its mean, the products of means are ranked a row, the highest are
-critical (1), the lowest negligible (-1), the rest marginal (0). The rank of a block is the number of blocks that come
-before it, counted: no sort, and ties go to the earlier block, as in `theory.operators.sla`.
+critical (1), the lowest negligible (-1), the rest marginal (0), which is `theory.operators.sla.classify`.
 Source: Zhang et al., arXiv:2509.24006, section 4.
 """
 
@@ -18,8 +17,8 @@ from theory.operators import sla as theory
 
 SIZES = (16, 32, 64, 128)
 """Head widths and blocks that the kernels have."""
-CHUNK, TILE = 64, 4096
-"""Entries of a map at a time in a list, and comparisons at a time in a ranking: what registers hold."""
+CHUNK = 64
+"""Entries of a map at a time in a list."""
 
 
 @triton.jit
@@ -30,21 +29,6 @@ def _mean(X, means, length, heads, D: tl.constexpr, ROWS: tl.constexpr):
     held = tl.minimum(ROWS, length - block * ROWS)
     at = row * tl.num_programs(0) + block
     tl.store(means + at * D + tl.arange(0, D), tl.sum(x, 0) / held)
-
-
-@triton.jit
-def _classify(scores, blocks, length, high, low, WIDTH: tl.constexpr, CHUNK: tl.constexpr):
-    """One row of the map: a program."""
-    row, at = tl.program_id(0).to(tl.int64), tl.arange(0, WIDTH)
-    mine = tl.load(scores + row * length + at, mask=at < length, other=float("-inf"))
-    rank = tl.zeros((WIDTH,), tl.int32)
-    for start in range(0, length, CHUNK):
-        other = start + tl.arange(0, CHUNK)
-        theirs = tl.load(scores + row * length + other, mask=other < length, other=float("-inf"))
-        tied = (theirs[None, :] == mine[:, None]) & (other[None, :] < at[:, None])
-        rank += tl.sum(((theirs[None, :] > mine[:, None]) | tied).to(tl.int32), 1)
-    kind = tl.where(rank < high, 1, tl.where(rank >= length - low, -1, 0))
-    tl.store(blocks + row * length + at, kind.to(tl.int8), mask=at < length)
 
 
 @triton.jit
@@ -80,13 +64,7 @@ def block_map(q: Tensor, k: Tensor, *, query_block: int, key_block: int, high: f
         sizes = {"query_block": query_block, "key_block": key_block}
         return theory.block_map(q.float(), k.float(), **sizes, high=high, low=low)
     scores = means(q, query_block) @ means(k, key_block).mT
-    blocks = torch.empty(scores.shape, dtype=torch.int8, device=q.device)
-    length = scores.shape[-1]
-    _classify[(scores.numel() // length,)](
-        scores, blocks, length, theory.count(high, length), theory.count(low, length),
-        WIDTH=(width := triton.next_power_of_2(length)), CHUNK=max(2, TILE // width),
-    )  # fmt: skip
-    return blocks
+    return theory.classify(scores, theory.count(high, scores.shape[-1]), theory.count(low, scores.shape[-1]))
 
 
 def means(x: Tensor, block: int) -> Tensor:

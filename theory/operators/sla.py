@@ -112,10 +112,13 @@ def branches(q: Array, k: Array, v: Array, blocks: Array, form: Form) -> tuple[A
     return sparse @ v, linear @ v
 
 
-def gradients(q: Array, k: Array, v: Array, blocks: Array, dOs: Array, dOl: Array, form: Form) -> tuple[Array, ...]:
+def gradients(
+    q: Array, k: Array, v: Array, blocks: Array, dOs: Array, dOl: Array, form: Form, *, through_norm: bool = True
+) -> tuple[Array, ...]:
     """dQ, dK, dV from the gradients of both outputs, by the paper's formulas: section 4, backward pass.
 
     Written with whole matrices in place of H_i and Z_i: phi(Q) H / (phi(Q) Z) is A V with A the weights of the branch.
+    Without `through_norm` the denominators phi(Q) Z count as constants, which is wrong: dZ is left out.
     """
     scale = 1 / math.sqrt(q.shape[-1]) if form.scale is None else form.scale
     phi = FEATURES[form.features]
@@ -124,7 +127,8 @@ def gradients(q: Array, k: Array, v: Array, blocks: Array, dOs: Array, dOl: Arra
     seen = linear_mask(spread(blocks, q.shape[-2], k.shape[-2], form), form.linear)
     norm = total(masked(phi(q) @ transpose(phi(k)), seen, 0.0))
     inverse = normalised(array_namespace(norm).ones_like(norm), norm) * (norm != 0)
-    dA = masked((dOl @ transpose(v) - total(dOl * (A @ v))) * inverse, seen, 0.0)  # of phi(q) phi(k)^T
+    slope = total(dOl * (A @ v)) * through_norm
+    dA = masked((dOl @ transpose(v) - slope) * inverse, seen, 0.0)  # of phi(q) phi(k)^T
     dq = dS @ k + through(q, dA @ phi(k), form.features)
     dk = transpose(dS) @ q + through(k, transpose(dA) @ phi(q), form.features)
     return dq, dk, transpose(P) @ dOs + transpose(A) @ dOl
@@ -174,6 +178,14 @@ def algorithm(
         sparse.append(normalised(state[2], state[1][:, None]))
         linear.append(normalised(phi(qi) @ H, (phi(qi) @ Z)[:, None]))
     return xp.concat(sparse, axis=0), xp.concat(linear, axis=0)
+
+
+def aggregate(states: Array, seen: Array, *, subtract: bool = False) -> Array:
+    """Sum of the states (T_n, ...) of the blocks seen (T_n,) bool: added, or as the total less all others."""
+    xp = array_namespace(states)
+    if not subtract:
+        return xp.sum(states[seen, ...], axis=0)
+    return xp.sum(states, axis=0) - xp.sum(states[~seen, ...], axis=0)
 
 
 # -- what it costs -----------------------------------------------------------------------------------------------------

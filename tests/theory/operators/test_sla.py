@@ -7,6 +7,7 @@ from theory.operators.attention import linear as linear_weights
 from theory.operators.attention import softmax, softmax_rows
 from theory.operators.sla import (
     Form,
+    aggregate,
     algorithm,
     block_map,
     branches,
@@ -119,3 +120,9 @@ def test_what_attention_costs():
     assert dense_flops(8, 2) == 4 * 64 * 2
     assert linear_flops(8, 2) == 4 * 8 * 4
     assert linear_flops(8, 2, products=1) == 2 * 8 * 4
+
+
+@pytest.mark.parametrize("subtract", [False, True])
+def test_both_ways_to_add_up_states(subtract):
+    states = np.arange(8.0).reshape(4, 2)
+    assert aggregate(states, np.array([True, False, True, False]), subtract=subtract).tolist() == [4, 6]
