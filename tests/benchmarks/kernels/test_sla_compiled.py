@@ -1,0 +1,62 @@
+"""The kernels of sparse-linear attention as the compiler makes them for Hopper, without a GPU."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("torch", reason="needs torch")
+pytest.importorskip("triton", reason="needs triton (pip install triton)")
+
+LIST = """
+import json
+from benchmarks.compiled import compiled
+from benchmarks.kernels import sla, sla_blocks
+
+types = {**dict.fromkeys(("lists", "counts"), "*i32"), **dict.fromkeys(("Lse", "Delta"), "*fp32"), "scale": "fp32",
+         **dict.fromkeys(("states", "H", "dH", "G"), "*bf16"),
+         **dict.fromkeys(("queries", "keys", "heads", "key_blocks", "query_blocks", "state_rows", "blocks"), "i32")}
+found = {}
+for name, options, rows in (("key_states", sla.STATES, 64), ("forward", sla.FORWARD, 128),
+                            ("backward_queries", sla.QUERIES, 128), ("backward_keys", sla.KEYS, sla.STEP)):
+    kernel = getattr(sla_blocks, name)
+    known = {"D": 128, "M": 128, "N": 64, "STEP": rows, "LINEAR": True, "FEATURES": "softmax", "RAGGED": 0} | options
+    known = {one: value for one, value in known.items() if one in kernel.arg_names}
+    tiles = {one: f"tensordesc<bf16[1, 1, {64 if one in ('K', 'V', 'dK', 'dV') else rows}, 128]>"
+             for one in kernel.arg_names if one not in types and one not in known}
+    made = compiled(kernel, types | tiles, known, num_warps=options["num_warps"])
+    found[name] = {"spilled": made.spilled, "shared": made.shared} | {
+        one: made.count(one) for one in ("HGMMA", "HMMA", "UTMALDG", "UTMASTG", "WARPGROUP.ARRIVE")}
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def found():
+    """Compiled in a process of its own: here kernels are loaded for the interpreter."""
+    plain = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run([sys.executable, "-c", LIST], capture_output=True, text=True, env=plain)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("kernel", ["key_states", "forward", "backward_queries", "backward_keys"])
+def test_products_are_asynchronous_and_tiles_come_by_the_copy_engine(found, kernel):
+    made = found[kernel]
+    assert made["HGMMA"] > 0
+    assert made["HMMA"] == 0
+    assert made["UTMALDG"] > 0
+    assert made["shared"] <= 227 * 1024
+    # One for each group of products: the assembler would put more between products that it cannot overlap.
+    assert made["WARPGROUP.ARRIVE"] <= made["HGMMA"] / 4
+
+
+@pytest.mark.parametrize("kernel", ["key_states", "forward", "backward_keys"])
+def test_registers_suffice(found, kernel):
+    assert found[kernel]["spilled"] == 0
+
+
+def test_two_programs_of_the_kernel_of_keys_share_a_multiprocessor(found):
+    assert 2 * (found["backward_keys"]["shared"] + 1024) <= 228 * 1024
