@@ -1,6 +1,7 @@
-"""The Hopper kernel without a GPU: it compiles, keeps its registers, and uses what Hopper has. Its gate needs a GPU."""
+"""The Hopper kernel without a GPU: its gate in our interpreter for Gluon, and what the compiler makes of it."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -9,6 +10,21 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch")
 pytest.importorskip("triton", reason="needs triton (pip install triton)")
+
+from benchmarks.flash_sigmoid import Attention, make, plain, reference, tensors  # noqa: E402
+from benchmarks.gate import judge  # noqa: E402
+from benchmarks.gluon_interpreter import interpreted  # noqa: E402
+from benchmarks.kernels import flash_sigmoid_hopper as hopper  # noqa: E402
+
+CASES = [
+    *(Attention(n, n, causal=causal, dtype="bfloat16") for n in (1, 63, 64, 65, 192, 193) for causal in (False, True)),
+    *(Attention(n, m, causal=True, dtype="float16") for n, m in ((64, 300), (300, 64), (1, 200))),
+    *(Attention(1100, 260, width=width, causal=causal) for width in (32, 64, 128) for causal in (False, True)),
+    Attention(200, 200, heads=4, key_heads=2, batch=2, width=128, strided=True, causal=True, dtype="bfloat16"),
+    Attention(200, 270, heads=4, alibi=True, dtype="bfloat16"),
+    Attention(270, 270, heads=2, alibi=True, causal=True, dtype="bfloat16"),
+    *(Attention(130, 130, offset=offset, dtype="bfloat16") for offset in (0.0, -math.log(131_072), -200.0, 200.0)),
+]
 
 LIST = """
 import json, sys
@@ -25,6 +41,37 @@ made = compiled(hopper._forward, types, size | {"FORM": form, "CAUSAL": causal, 
 names = ("HGMMA", "HMMA", "UTMALDG", "WARPGROUP.ARRIVE", "MUFU.EX2", "MUFU.TANH", "MUFU.RCP")
 print(json.dumps({"spilled": made.spilled, "shared": made.shared} | {name: made.count(name) for name in names}))
 """
+
+
+def failures(case, form=None):
+    """In the interpreter, by the gate's own measure."""
+    inputs = make(case, torch.Generator().manual_seed(0))
+
+    def fast(given):
+        assert hopper.supported(*tensors(given)[:3])
+        return {"o": hopper.forward(*tensors(given), form=form)}
+
+    with interpreted(hopper):
+        judged = judge(case, fast, inputs, reference(inputs), plain(inputs))
+    return [one for one in judged if not one.passed]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.label)
+def test_it_passes_the_gate_in_the_interpreter(case):
+    assert failures(case) == []
+
+
+@pytest.mark.parametrize("form", ["divide", "tanh", "newton with row maximum"])
+def test_other_forms_of_the_weights_are_the_same_function(form):
+    assert failures(Attention(130, 130, causal=True, dtype="bfloat16"), form) == []
+
+
+def test_the_softmax_twin_is_softmax():
+    inputs = make(Attention(300, 300, causal=True, dtype="bfloat16"), torch.Generator().manual_seed(0))
+    with interpreted(hopper):
+        found = hopper.forward(*tensors(inputs), form="softmax")
+    true = torch.nn.functional.scaled_dot_product_attention(*(inputs[name] for name in "qkv"), is_causal=True)
+    torch.testing.assert_close(found, true, rtol=2e-2, atol=1e-2)
 
 
 def look(width, dtype="bf16", causal=False, alibi=False, form="newton"):
