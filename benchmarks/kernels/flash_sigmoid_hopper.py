@@ -224,17 +224,18 @@ def _logits(s, a, b, slope, back, settings, MASK: gl.constexpr):
 
 
 @gluon.jit
-def _reciprocal(d, TWICE: gl.constexpr):
-    """1 / d for d >= 1, within 1.3e-3 or 2e-6.
+def _reciprocal(n, TWICE: gl.constexpr):
+    """-1 / n for n <= -1, within 1.3e-3 or 2e-6.
 
-    The constants of the first guess and of Newton's step are those of the smallest largest error. Where d is beyond
-    2^126 the guess is negative or NaN: both saturate to 0.
+    The constants of the first guess, 0xFEF34000 less the bits of n, and of Newton's step are those of the smallest
+    largest error. Where n is beyond -2^126 the guess is negative or NaN: both saturate to 0. The sign of n saves the
+    negation that a step has for positive numbers.
     """
-    y = (0x7EF34000 - d.to(gl.int32, bitcast=True)).to(gl.float32, bitcast=True)
-    t = gl.fma(-d, y, 2.0012942760794594)
+    y = (-0x010CC000 - n.to(gl.int32, bitcast=True)).to(gl.float32, bitcast=True)
+    t = gl.fma(n, y, 2.0012942760794594)
     if TWICE:
         y *= t
-        t = gl.fma(-d, y, 2.0)
+        t = gl.fma(n, y, 2.0)
     return gl.inline_asm_elementwise(
         "mul.sat.f32 $0, $1, $2;", "=f,f,f", [y, t], dtype=gl.float32, is_pure=False, pack=1
     )
@@ -248,7 +249,7 @@ def _sigmoid(x, settings):
     elif settings.FORM == "divide":
         return _special(_special(x, "ex2.approx.ftz.f32") + 1.0, "rcp.approx.ftz.f32")
     else:
-        return _reciprocal(_special(x, "ex2.approx.ftz.f32") + 1.0, settings.FORM == "newton twice")
+        return _reciprocal(-1.0 - _special(x, "ex2.approx.ftz.f32"), settings.FORM == "newton twice")
 
 
 @gluon.jit
