@@ -22,7 +22,7 @@ from torch import Tensor
 from triton.experimental.gluon._runtime import GluonJITFunction
 from triton.runtime.jit import JITFunction
 
-from benchmarks.gluon_machine import Barrier, Descriptor, Memory, Pointer, Product, Scheduler, value
+from benchmarks.gluon_machine import Barrier, Descriptor, Memory, Pointer, Product, Scheduler, plain, value
 
 # -- the language -----------------------------------------------------------------------------------------------------
 
@@ -33,7 +33,7 @@ class Language:
     float16, bfloat16, float32 = torch.float16, torch.bfloat16, torch.float32
     int32, int64 = torch.int32, torch.int64
     fma = staticmethod(lambda a, b, c: a * b + c)
-    exp2 = staticmethod(torch.exp2)
+    exp2, log2 = staticmethod(torch.exp2), staticmethod(torch.log2)
     abs = staticmethod(abs)
     cdiv = staticmethod(lambda a, b: -(-a // b))
     static_range = range
@@ -95,11 +95,17 @@ class Language:
     def min(self, x: Tensor, axis: int) -> Tensor:
         return x.amin(axis)
 
+    def max(self, x: Tensor, axis: int) -> Tensor:
+        return x.amax(axis)
+
     def sum(self, x: Tensor, axis: int) -> Tensor:
         return x.sum(axis)
 
     def load(self, pointer: Pointer) -> float:
         return pointer.base[pointer.offset].item()
+
+    def store(self, pointers: Pointer, x: Tensor, mask: Tensor) -> None:
+        pointers.base[plain(pointers.offset)[plain(mask)]] = plain(x)[plain(mask)].to(pointers.base.dtype)
 
     def inline_asm_elementwise(self, asm: str, constraints: str, args: Sequence[Tensor], **how: object) -> Tensor:
         return ASSEMBLY[asm.split()[0]](*args)

@@ -205,12 +205,12 @@ class Product:
 
 @dataclass
 class Pointer:
-    """An address: a tensor and how many elements from its start."""
+    """An address, or a tensor of them: a tensor and how many elements from its start."""
 
     base: Tensor
-    offset: int = 0
+    offset: Any = 0
 
-    def __add__(self, offset: int) -> Pointer:
+    def __add__(self, offset: Any) -> Pointer:
         return Pointer(self.base, self.offset + offset)
 
 

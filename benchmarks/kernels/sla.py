@@ -1,12 +1,12 @@
 """Sparse-linear attention (SLA) in Triton: critical blocks of keys by softmax, the others by linear attention.
 
 The map of blocks says for each block of queries which blocks of keys are critical (1), marginal (0) and negligible
-(-1). One program a block of queries multiplies phi(Q_i) with the state H_i of its marginal blocks, then walks through
-its critical blocks with an online softmax. The paper subtracts the states of all other blocks from the total; here the
-map is a matrix of 0 and 1 and all H_i are one product [M = 0] h on tensor cores, h_j = phi(K_j)^T V_j: fewer bytes than
-one block after another, and nothing cancels. Backward the same holds for the gradients of h_j. Two backward kernels,
-one a block of queries and one a block of keys, walk through rows and columns of the map: nothing is added atomically,
-two runs agree bitwise.
+(-1). One program a block of queries walks through its critical blocks with an online softmax, another multiplies
+phi(Q_i) with the state H_i of its marginal blocks. The paper subtracts the states of all other blocks from the total;
+here the map is a matrix of 0 and 1 and all H_i are one product [M = 0] h on tensor cores, h_j = phi(K_j)^T V_j: fewer
+bytes than one block after another, and nothing cancels. Backward the same holds for the gradients of h_j. Two backward
+kernels, one a block of queries and one a block of keys, walk through rows and columns of the map: nothing is added
+atomically, two runs agree bitwise.
 
 `linear` says which blocks the linear branch sees: "marginal" as the paper has it, "rest" all that are not critical (the
 released branch SLA-1), "all" (the released main branch, there with 1e-5 in the denominator), "none".
@@ -24,15 +24,18 @@ import torch
 import triton
 from torch import Tensor
 
-from benchmarks.kernels.sla_blocks import backward_keys, backward_queries, forward, key_states
+from benchmarks.kernels.sla_blocks import backward_keys, backward_queries, branch, forward, key_states
 from benchmarks.kernels.sla_map import block_map, listed, runs_here, tiles
 from theory.operators import sla as theory
 
 LINEAR = ("marginal", "rest", "all", "none")
 FORWARD, QUERIES, KEYS = {"num_warps": 8, "STAGES": 3}, {"num_warps": 8, "STAGES": 2}, {"num_warps": 4, "STAGES": 2}
-STATES = {"num_warps": 8, "maxnreg": 128, "EACH": 4}
+STATES, BRANCH = {"num_warps": 8, "maxnreg": 128, "EACH": 4}, {"num_warps": 8}
 STEP = 32
 """Queries at a time in `backward_keys`: with so few, two programs share a multiprocessor."""
+GLUON = False
+"""Whether `sla_hopper` computes the sparse branch where it can: it passes the gate in the interpreter for Gluon, but
+has not yet run on a GPU."""
 
 
 def sla(q: Tensor, k: Tensor, v: Tensor, blocks: Tensor, form: theory.Form) -> tuple[Tensor, Tensor]:
@@ -95,32 +98,63 @@ def _operator(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """O^s, O^l, and what the backward pass needs: log2 of the sums of exponentials, and H with Z."""
-    sparse, branch, lse, H = _kept(q, blocks, linear)
     if not runs_here(q, query_block, key_block):
         form = theory.Form(query_block, key_block, linear, features, scale)
-        return *theory.branches(q, k, v, blocks, form), lse.zero_(), H.zero_()
-    keys, heads, width = k.shape[2], q.shape[1], q.shape[3]
-    tiles_k, tiles_v = tiles(k, key_block), tiles(v, key_block)
-    if linear == "none":
-        branch.zero_()
-    else:
-        states = _room(k, blocks.shape[3])
-        key_states[(triton.cdiv(blocks.shape[3], STATES["EACH"]), q.shape[0] * heads)](
-            tiles_k, tiles_v, states, keys, heads, blocks.shape[3], D=width, N=key_block, FEATURES=features, **STATES
-        )
-        H = _summed(_seen(blocks, linear), states)
+        return *theory.branches(q, k, v, blocks, form), *(x.zero_() for x in _kept(q, blocks, linear)[2:])
+    sparse, lse = _sparse(q, k, v, blocks, query_block, key_block, scale)
+    other, H = _linear(q, k, v, blocks, query_block, key_block, linear, features)
+    return sparse, other, lse, H
+
+
+def _sparse(
+    q: Tensor, k: Tensor, v: Tensor, blocks: Tensor, query_block: int, key_block: int, scale: float
+) -> tuple[Tensor, Tensor]:
+    """O^s, and log2 of the sums of exponentials."""
     lists, counts = listed(blocks)
+    if GLUON and q.is_cuda and torch.cuda.get_device_capability(q.device)[0] == 9:
+        from benchmarks.kernels import sla_hopper
+
+        if sla_hopper.supported(q, k, v, query_block, key_block):
+            return sla_hopper.forward(q, k, v, lists, counts, scale)
+    sparse, lse, keys, heads = _like(q), _sums(q), k.shape[2], q.shape[1]
     forward[(blocks.shape[2], q.shape[0] * heads)](
-        tiles(q, query_block), tiles_k, tiles_v, tiles(sparse, query_block), tiles(branch, query_block), lse, H,
-        lists, counts, scale, q.shape[2], keys, heads, blocks.shape[3], H.shape[2], D=width, M=query_block, N=key_block,
-        LINEAR=linear != "none", FEATURES=features, RAGGED=keys % key_block != 0, **FORWARD,
+        tiles(q, query_block), tiles(k, key_block), tiles(v, key_block), tiles(sparse, query_block), lse, lists, counts,
+        scale, q.shape[2], keys, heads, blocks.shape[3], D=q.shape[3], M=query_block, N=key_block,
+        RAGGED=keys % key_block != 0, **FORWARD,
     )  # fmt: skip
-    return sparse, branch, lse, H
+    return sparse, lse
+
+
+def _linear(
+    q: Tensor, k: Tensor, v: Tensor, blocks: Tensor, query_block: int, key_block: int, linear: str, features: str
+) -> tuple[Tensor, Tensor]:
+    """O^l, and H with Z."""
+    other, columns, programs = _like(q), blocks.shape[3], q.shape[0] * q.shape[1]
+    if linear == "none":
+        return other.zero_(), _room(q, 0)
+    known: dict[str, Any] = {"D": q.shape[3], "FEATURES": features}
+    states = _room(k, columns)
+    key_states[(triton.cdiv(columns, STATES["EACH"]), programs)](
+        tiles(k, key_block),
+        tiles(v, key_block),
+        states,
+        k.shape[2],
+        q.shape[1],
+        columns,
+        N=key_block,
+        **known,
+        **STATES,
+    )
+    H = _summed(_seen(blocks, linear), states)
+    branch[(blocks.shape[2], programs)](
+        tiles(q, query_block), tiles(other, query_block), H, q.shape[1], H.shape[2], M=query_block, **known, **BRANCH
+    )
+    return other, H
 
 
 @torch.library.custom_op("attest::sla_backward", mutates_args=())
 def _backward(
-    dOs: Tensor, dOl: Tensor, q: Tensor, k: Tensor, v: Tensor, blocks: Tensor, sparse: Tensor, branch: Tensor,
+    dOs: Tensor, dOl: Tensor, q: Tensor, k: Tensor, v: Tensor, blocks: Tensor, sparse: Tensor, other: Tensor,
     lse: Tensor, H: Tensor, query_block: int, key_block: int, linear: str, features: str, scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     if not runs_here(q, query_block, key_block):
@@ -133,7 +167,7 @@ def _backward(
     common = {"D": width, "M": query_block, "N": key_block, "LINEAR": linear != "none", "FEATURES": features}
     backward_queries[(rows, q.shape[0] * heads)](
         tiles(q, query_block), tiles(k, key_block), tiles(v, key_block), tiles(sparse, query_block),
-        tiles(dOs, query_block), tiles(branch, query_block), tiles(dOl, query_block), tiles(dq, query_block), lse,
+        tiles(dOs, query_block), tiles(other, query_block), tiles(dOl, query_block), tiles(dq, query_block), lse,
         delta, H, dH, *listed(blocks), scale, q.shape[2], heads, columns, H.shape[2], **common, **QUERIES,
     )  # fmt: skip
     G = dH if linear == "none" else _summed(_seen(blocks.mT, linear), dH)
@@ -161,11 +195,14 @@ def _room(x: Tensor, places: int) -> Tensor:
     return torch.empty((*x.shape[:2], places, x.shape[3] + 1, x.shape[3]), dtype=x.dtype, device=x.device)
 
 
+def _sums(q: Tensor) -> Tensor:
+    """A number a query, float32, not written."""
+    return torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
+
+
 def _kept(q: Tensor, blocks: Tensor, linear: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The operator's outputs, not written."""
-    sparse, branch = _like(q), _like(q)
-    lse = torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
-    return sparse, branch, lse, _room(q, {"all": 1, "none": 0}.get(linear, blocks.shape[2]))
+    return _like(q), _like(q), _sums(q), _room(q, {"all": 1, "none": 0}.get(linear, blocks.shape[2]))
 
 
 def _like(x: Tensor) -> Tensor:

@@ -70,21 +70,27 @@ def key_states(
 
 
 @triton.jit
+def branch(Q, Ol, H, heads, state_rows, D: tl.constexpr, M: tl.constexpr, FEATURES: tl.constexpr):
+    """O^l = phi(Q_i) H_i / (phi(Q_i) Z_i) of one block of queries: program (block, batch * heads)."""
+    block, row = tl.program_id(0), tl.program_id(1)
+    q = _tile(Q, row // heads, row % heads, block * M, M, D)
+    h, z = _state(H, row * state_rows + block % state_rows, D)
+    h = tl.load(h)
+    f = _features(q, FEATURES).to(q.dtype)
+    total = tl.sum(f.to(tl.float32) * tl.load(z).to(tl.float32)[None, :], 1)
+    o = tl.dot(f, h) * (1 / tl.where(total > 0, total, 1.0))[:, None]
+    Ol.store([row // heads, row % heads, block * M, 0], o.to(q.dtype).reshape(1, 1, M, D))
+
+
+@triton.jit
 def forward(
-    Q, K, V, Os, Ol, Lse, H, lists, counts, scale, queries, keys, heads, key_blocks, state_rows,
-    D: tl.constexpr, M: tl.constexpr, N: tl.constexpr, LINEAR: tl.constexpr, FEATURES: tl.constexpr,
-    RAGGED: tl.constexpr, STAGES: tl.constexpr,
+    Q, K, V, Os, Lse, lists, counts, scale, queries, keys, heads, key_blocks, D: tl.constexpr, M: tl.constexpr,
+    N: tl.constexpr, RAGGED: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """Both branches of one block of queries: program (block, batch * heads), so that a head's keys stay in L2."""
+    """O^s of one block of queries: program (block, batch * heads), so that a head's keys stay in L2."""
     block, row = tl.program_id(0), tl.program_id(1)
     batch, head, at = row // heads, row % heads, row * tl.num_programs(0) + block
     q = _tile(Q, batch, head, block * M, M, D)
-    if LINEAR:
-        h, z = _state(H, row * state_rows + block % state_rows, D)
-        f = _features(q, FEATURES).to(q.dtype)
-        total = tl.sum(f.to(tl.float32) * tl.load(z).to(tl.float32)[None, :], 1)
-        o = tl.dot(f, tl.load(h)) * (1 / tl.where(total > 0, total, 1.0))[:, None]
-        Ol.store([batch, head, block * M, 0], o.to(q.dtype).reshape(1, 1, M, D))
     top, norm, o = tl.full((M,), float("-inf"), tl.float32), tl.zeros((M,), tl.float32), tl.zeros((M, D), tl.float32)
     entry = lists + at * key_blocks
     for n in tl.range(tl.load(counts + at), num_stages=STAGES):
