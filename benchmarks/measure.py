@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 
 from benchmarks import clock, device
 from benchmarks.gate import Gate, gate
 from benchmarks.operation import Bench, Case, Unsupported
 from benchmarks.ratios import ratio
-from benchmarks.records import Record, Row
+from benchmarks.records import Record, Row, load, save
 from empirical.sources import modules_behind
 from reports.environment import describe
 
@@ -40,7 +41,7 @@ def bench_of(name: str) -> Bench:
 
 
 def code_of(name: str) -> str:
-    """A hash of all our code behind a bench and its clock; without docstrings, which is where times are written down."""
+    """A hash of all our code behind a bench and its clock, without docstrings: times are written down in them."""
     digest = hashlib.sha256()
     files = (FOLDER / f"{one}.py" for one in (name, "clock", "gate"))
     for path in sorted(set().union(*(modules_behind(FOLDER.parent, file) for file in files))):
@@ -91,6 +92,16 @@ def measure(
     if doubts:
         return Record(**found, doubts=tuple(doubts))
     return _time_all(bench, chosen, generator, rounds, found, seed)
+
+
+def once(name: str, folder: Path, where: torch.device, seed: int) -> Record:
+    """The record in a folder that several processes share; the first of them measures it."""
+    path = folder / f"{name}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.is_file():
+            save(measure(bench_of(name), where, seed=seed), path)
+    return load(path)
 
 
 def _time_all(

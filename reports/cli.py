@@ -45,6 +45,7 @@ def run(options: argparse.Namespace) -> int:
 
     root = catalogue.find_root(Path.cwd())
     chosen = [f"--{name}={key}" for name in ("paper", "claim", "level") for key in getattr(options, name)]
+    chosen += [f"--benchmarks={options.benchmarks}"] if options.benchmarks else []
     folder = str(root / catalogue.CLAIMS_FOLDER)
     return int(pytest.main([folder, f"--rootdir={root}", "-n", options.workers, *chosen, *options.rest]))
 
@@ -170,6 +171,9 @@ def _parser() -> argparse.ArgumentParser:
     for option, text in (("paper", "only this paper"), ("claim", "only this claim")):
         one.add_argument(f"--{option}", action="append", default=[], metavar="KEY", help=text)
     one.add_argument("--level", action="append", default=[], choices=LEVELS, help="only checks at this level")
+    one.add_argument(
+        "--benchmarks", metavar="DIR", help="times that `python -m benchmarks --json DIR` kept on this GPU"
+    )
     one.add_argument("-n", dest="workers", default="auto", help="processes side by side (default: one per core)")
     one = command("checkpoint", checkpoint, "what is claimed of pretrained models, put to a model of yours")
     one.add_argument("checkpoint", metavar="DIR", help="a Hugging Face directory with safetensors and a tokenizer")

@@ -42,6 +42,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--corpus", type=Path, metavar="PATH", help="text for pre-training on a GPU (default: what is there)"
     )
+    group.addoption(
+        "--benchmarks", type=Path, metavar="DIR",
+        help="times that `python -m benchmarks --json DIR` kept on this GPU; without it the run measures them",
+    )  # fmt: skip
     group.addoption("--title", help="title of the page")
     group = parser.getgroup("attest checkpoint", "claims about a checkpoint of your own, and no others")
     group.addoption(

@@ -9,7 +9,7 @@ import pytest
 from benchmarks import records
 from benchmarks.records import Absent, RecordError
 from benchmarks.shape import misfit
-from tests.benchmarks.planted import DEVICE, GREEN, LENGTHS, record, row, rounds
+from tests.benchmarks.planted import DEVICE, GREEN, LENGTHS, record, rounds, row
 
 RED = GREEN | {"passed": False, "failures": ["queries=64: o errs by nan, allowed 0.002"]}
 
@@ -66,9 +66,9 @@ def test_the_ratio_of_any_two_contenders_comes_with_its_interval(kept):
 
 def test_a_contender_that_was_not_timed_is_absent_with_its_reason():
     given = record([replace(row(1024, {}), absent={"SDPA/cudnn": "no kernel for this width"})])
-    with pytest.raises(Absent, match="needs a time of 'SDPA/cudnn' at .*: no kernel for this width"):
+    with pytest.raises(Absent, match=r"needs a time of 'SDPA/cudnn' at .*: no kernel for this width"):
         given.ratio(given.rows[0].case, "SDPA/cudnn", "fast")
-    with pytest.raises(Absent, match="'softmax twin'.*the contenders are fast"):
+    with pytest.raises(Absent, match=r"'softmax twin'.*the contenders are fast"):
         given.ratio(given.rows[0].case, "softmax twin", "fast")
     with pytest.raises(Absent, match="no timed case 'queries=1'"):
         given.ratio("queries=1", "fast", "fast")

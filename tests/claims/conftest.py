@@ -1,33 +1,38 @@
-"""Fixtures for claims about a checkpoint of the user's own."""
+"""Fixtures for claims about a checkpoint of the user's own, and for those about the times of kernels."""
 
 import os
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from benchmarks.records import Absent, RecordError, measured_here
 from empirical.checkpoints import Lacks
 from reports.randomness import seed_for
 
 FEWEST_QUESTIONS = 10
 """With fewer, not even a unanimous sign test reaches the level that these claims declare."""
 SECONDS = 3600
-"""Time limit of each of these tests: some seconds a question on one core for a model of a billion parameters."""
+"""Time limit of each of these tests: some seconds a question on one core for a model of a billion parameters, or the
+times of a kernel in all its cases, of which the first that asks for them waits for all."""
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
     for item in items:
-        if item.get_closest_marker("checkpoint"):
+        if item.get_closest_marker("checkpoint") or "bench" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.timeout(SECONDS))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem):
-    """A claim that speaks of what the model lacks is not run."""
+    """A claim that speaks of what the model lacks, or of what was not timed, is not run."""
     try:
         return (yield)
     except Lacks as lacking:
         pytest.skip(f"model has no {lacking}")
+    except Absent as absent:
+        pytest.skip(str(absent))
 
 
 @pytest.fixture(scope="session")
@@ -61,3 +66,35 @@ def questions(request, checkpoint):
     if len(read) < FEWEST_QUESTIONS:
         pytest.skip(f"needs at least {FEWEST_QUESTIONS} questions, {path} has {len(read)}")
     return read
+
+
+@pytest.fixture(scope="session")
+def bench(request, tmp_path_factory):
+    """Name of an operation to its record: of --benchmarks, or measured by the first process that asks; needs a GPU."""
+    torch = pytest.importorskip("torch", reason="needs torch")
+    if not torch.cuda.is_available():
+        pytest.skip(
+            "needs a GPU: there `attest nightly`, or `python -m benchmarks --json DIR`, `attest run --benchmarks DIR`"
+        )
+    pytest.importorskip("triton", reason="needs triton")
+    from benchmarks.measure import code_of, names, once
+
+    kept, seed = request.config.getoption("--benchmarks"), request.config.getoption("--suite-seed")
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    @cache
+    def record(name):
+        if name not in names():
+            raise LookupError(f"no operation {name!r} in benchmarks; there are {', '.join(names())}")
+        if kept is not None:
+            found = measured_here(kept, torch.cuda.get_device_name(), name, code_of(name))
+        else:
+            found = once(name, shared / "benchmarks", torch.device("cuda"), seed)
+        if not found.gate["passed"]:
+            raise RecordError(f"the gate of {name} is red: {'; '.join(found.gate['failures'])}")
+        if found.doubts:
+            pytest.skip(f"the clock could not be trusted: {'; '.join(found.doubts)}; measure while nothing else runs")
+        return found
+
+    return record

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from reports import catalogue, measured
-from tests.reports.sample_results import check, claim, control, environment, quantity, results
+from reports.page import write
+from tests.reports.sample_results import HOSTILE, SVG, check, claim, control, environment, quantity, results
 
 ROOT = Path(__file__).parents[2]
 PAPER = {"key": "a2024", "title": "A", "authors": [], "year": "2024", "venue": "", "url": ""}
@@ -59,6 +60,23 @@ def test_what_is_kept_stands_beside_the_next_run(suite):
     assert other["measured"] is None
     page = (suite.path / "reports/out/index.html").read_text()
     assert "At the paper&#39;s own size: measured on cpu" in page or "At the paper's own size: measured on cpu" in page
+
+
+def test_a_timing_is_shown_with_its_device_date_and_figure_and_all_of_it_is_text(tmp_path):
+    one = {"title": HOSTILE, "caption": HOSTILE, "svg": SVG}
+    timed = check(level="benchmark", notes=[HOSTILE], quantities=[quantity(HOSTILE)], figures=[one])
+    measured.keep(run_of(timed, device=f"NVIDIA {HOSTILE}", scale="full"), tmp_path)
+    unrun = run_of(check(level="benchmark", outcome="not run", why="needs a GPU"))
+    measured.attach(unrun, tmp_path)
+    write(unrun, tmp_path / "index.html")
+    page = (tmp_path / "index.html").read_text("utf-8")
+    shown = page[page.index('<section class="measured">') :].split("</section>")[0]
+    assert "On a GPU: measured on NVIDIA &lt;script&gt;window.hacked = 1&lt;/script&gt;" in shown
+    assert f", {unrun['started'][:10]}</h5>" in shown
+    assert shown.count("&lt;script&gt;") == 6  # device, quantity, title and caption, the label of the drawing, note
+    assert "<script" not in shown
+    assert "<img" not in shown
+    assert shown.count("<figure>") == 1
 
 
 def test_a_newer_measurement_replaces_an_older_one_and_leaves_the_others(tmp_path):
