@@ -1,4 +1,4 @@
-"""The command line: `attest run | checkpoint | list | show | render | diff | merge | keep | accept`."""
+"""The command line: `attest run | nightly | checkpoint | list | show | render | diff | merge | keep | accept`."""
 
 from __future__ import annotations
 
@@ -48,6 +48,12 @@ def run(options: argparse.Namespace) -> int:
     chosen += [f"--benchmarks={options.benchmarks}"] if options.benchmarks else []
     folder = str(root / catalogue.CLAIMS_FOLDER)
     return int(pytest.main([folder, f"--rootdir={root}", "-n", options.workers, *chosen, *options.rest]))
+
+
+def nightly(options: argparse.Namespace) -> int:
+    from reports.nightly import nightly as night
+
+    return night(catalogue.find_root(Path.cwd()), options.out)
 
 
 def checkpoint(options: argparse.Namespace) -> int:
@@ -175,6 +181,10 @@ def _parser() -> argparse.ArgumentParser:
         "--benchmarks", metavar="DIR", help="times that `python -m benchmarks --json DIR` kept on this GPU"
     )
     one.add_argument("-n", dest="workers", default="auto", help="processes side by side (default: one per core)")
+    one = command("nightly", nightly, "gates, times, claims at full scale and what changed: all that needs a GPU")
+    one.add_argument(
+        "--out", default="reports/out/nightly", metavar="DIR", help="of pages and summary.md (default: %(default)s)"
+    )
     one = command("checkpoint", checkpoint, "what is claimed of pretrained models, put to a model of yours")
     one.add_argument("checkpoint", metavar="DIR", help="a Hugging Face directory with safetensors and a tokenizer")
     one.add_argument("--claims", nargs="+", action="extend", default=[], metavar="KEY", help="only these claims")
