@@ -196,6 +196,8 @@ SPEED = [
     for backward in (False, True) for width in (64, 128) for causal in (False, True)
     for n in (1024, 2048, 4096, 8192, 16_384)
 ]  # fmt: skip
+PATCHES = Attention(196, 196, batch=TOKENS // 196, heads=32, key_heads=32, dtype="bfloat16")
+"""A vision transformer's tokens, at which the paper's users see no gain."""
 
 # The interpreter multiplies bfloat16 as integers, and would take minutes for these: sizes of several programs a GPU.
 LARGE = [
@@ -212,7 +214,7 @@ BENCH = Bench(
     plain=plain,
     fast=fast,
     cases=[replace(case, backward=backward) for case in CASES for backward in (False, True)],
-    speed=SPEED,
+    speed=[*SPEED, PATCHES],
     cost=cost,
     baselines={
         "SDPA/flash": partial(softmax, backend=SDPBackend.FLASH_ATTENTION),

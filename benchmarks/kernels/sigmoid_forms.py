@@ -1,13 +1,15 @@
-"""Two ways to a sigmoid on a GPU, element by element, as attention kernels compute their weights.
+"""Ways to a sigmoid on a GPU, element by element, as the attention kernels compute their weights.
 
-    tanh        0.5 + 0.5 tanh.approx(z / 2): one instruction of the special-function unit (FlashSigmoid's choice)
-    exp         1 / (1 + exp2(-z log2 e)): two of them, an exponential and a reciprocal
+    tanh        1/2 + 1/2 tanh.approx(z / 2): one operation of the special-function unit (Ramapuram et al.)
+    divide      1 / (1 + 2^(-z log2 e)): two of them, an exponential and a reciprocal
+    newton      the same with the reciprocal guessed in integers and one step of Newton: one of them
 
-Numerics. float32 in and out. tanh.approx.f32 has a relative error up to 2^-11 (PTX ISA), which near tanh = -1 is an
-absolute error: it does not shrink with the weight. The other form keeps its relative error. Memory: input and output.
+Numerics. float32 in and out. tanh.approx.f32 is said to err by up to 2^-11 of itself (PTX ISA), which near tanh = -1 is
+an absolute error: it does not shrink with the weight. The others keep a relative error: rounding, or 1.3e-3. Memory:
+input and output.
 
 Limits: contiguous float32 on a GPU; inline assembly has no interpreter, so nothing here runs without one.
-Source: Ramapuram et al., arXiv:2409.04431, section 4 and appendix F.
+Source: Ramapuram et al., arXiv:2409.04431, section 4 and appendix F; "newton" is that of `flash_sigmoid_hopper`.
 """
 
 from __future__ import annotations
@@ -19,21 +21,26 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+FORMS = ("tanh", "divide", "newton")
 BLOCK = 1024
 LOG2_E = tl.constexpr(math.log2(math.e))
 
 
 @triton.jit
-def _forms(Z, Out, count, TANH: tl.constexpr, BLOCK: tl.constexpr):
+def _forms(Z, Out, count, FORM: tl.constexpr, BLOCK: tl.constexpr):
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     z = tl.load(Z + at, mask=at < count)
-    if TANH:
-        t = tl.inline_asm_elementwise(
+    if FORM == "tanh":
+        half = tl.inline_asm_elementwise(
             "tanh.approx.f32 $0, $1;", "=f,f", [z * 0.5], dtype=tl.float32, is_pure=True, pack=1
         )
-        p = 0.5 + 0.5 * t
-    else:
+        p = half * 0.5 + 0.5
+    elif FORM == "divide":
         p = 1 / (1 + tl.exp2(-z * LOG2_E))
+    else:
+        n = -1.0 - tl.exp2(-z * LOG2_E)
+        guess = (-0x010CC000 - n.to(tl.int32, bitcast=True)).to(tl.float32, bitcast=True)
+        p = guess * tl.fma(n, guess, 2.0012942760794594)
     tl.store(Out + at, p, mask=at < count)
 
 
@@ -41,17 +48,28 @@ def weights(z: Tensor, form: str) -> Tensor:
     """Sigmoid of z, float32.
 
     Args:
-        z: contiguous, float32, on a GPU.
-        form: "tanh" or "exp".
+        z: contiguous, float32, on a GPU; above -80, as the guess of "newton" ends where 2^126 does.
+        form: one of `FORMS`.
 
     Raises:
         ValueError: z is not of that kind, or the form has no such name.
     """
-    if form not in ("tanh", "exp"):
-        raise ValueError(f"no form {form!r} of the sigmoid: give 'tanh' or 'exp'")
+    if form not in FORMS:
+        raise ValueError(f"no form {form!r} of the sigmoid: give one of {', '.join(FORMS)}")
     if z.device.type != "cuda" or z.dtype != torch.float32 or not z.is_contiguous():
         raise ValueError(f"z is {z.dtype} on {z.device}: give contiguous float32 on a GPU")
     out = torch.empty_like(z)
     if z.numel():
-        _forms[(triton.cdiv(z.numel(), BLOCK),)](z, out, z.numel(), form == "tanh", BLOCK)
+        _forms[(triton.cdiv(z.numel(), BLOCK),)](z, out, z.numel(), form, BLOCK)
     return out
+
+
+def inherited(form: str, keys: int, samples: int = 1_000_000) -> float:
+    """Sum of |P - sigma(z)| over sum of sigma(z), at z = s - ln keys with s over the quantiles of a standard normal.
+
+    By |o - o'| <= sum_j |dP_j| |v_j| it is what an output may lose to the form, over its size if nothing cancels.
+    """
+    at = (torch.arange(samples, device="cuda", dtype=torch.float64) + 0.5) / samples
+    z = (torch.special.ndtri(at) - math.log(keys)).float()
+    true = torch.sigmoid(z.double())
+    return float((weights(z, form).double() - true).abs().sum() / true.sum())

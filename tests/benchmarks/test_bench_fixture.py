@@ -1,19 +1,15 @@
 """What claims of level benchmark are given: this GPU's record, or the reason why there is none."""
 
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch")
 pytest.importorskip("triton", reason="needs triton")
 
-import scipy.stats  # noqa: E402, F401  # an inner run forgets what it imports, and numpy refuses to load twice
-
-import benchmarks  # noqa: E402
-from benchmarks import measure, plots, records  # noqa: E402, F401
+from benchmarks import measure  # noqa: E402
 from reports import measured as kept  # noqa: E402
+from tests.benchmarks.bench_house import House  # noqa: E402
 from tests.benchmarks.planted import DEVICE, GREEN, record, row  # noqa: E402
 
 CLAIM = '''
@@ -34,41 +30,11 @@ def test_the_sum_is_faster(evidence, bench, *, slow="SDPA/flash"):
         evidence.expect("time saved", 1 - 1 / ratio.median, less_than=1)
         evidence.expect("lowest ratio", ratio.low, at_least=1.01)
 '''
-BIBLIOGRAPHY = "@article{somebody2024,\n title = {Sums},\n author = {Body, Some},\n year = {2024},\n}\n"
-
-
-class House:
-    """A project with one claim of level benchmark, on a machine whose GPU the test chooses."""
-
-    def __init__(self, pytester, monkeypatch):
-        self.pytester, self.path = pytester, pytester.path
-        self.folder = self.path / "kept"
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        monkeypatch.setattr(torch.cuda, "get_device_name", lambda *which: DEVICE)
-        claims = self.path / "tests" / "claims"
-        claims.mkdir(parents=True)
-        (claims / "test_sum.py").write_text(CLAIM)
-        conftest = Path(benchmarks.__file__).parents[1] / "tests" / "claims" / "conftest.py"
-        (claims / "conftest.py").write_text(conftest.read_text("utf-8"))
-        (self.path / "references.bib").write_text(BIBLIOGRAPHY)
-        (self.path / "conftest.py").write_text('pytest_plugins = ["reports.plugin"]\n')
-        (self.path / "pytest.toml").write_text('[pytest]\nstrict = true\naddopts = ["--import-mode=importlib"]\n')
-
-    def keep(self, **changes):
-        given = {"name": "flash_sigmoid", "code": measure.code_of("flash_sigmoid")} | changes
-        records.save(record(**given), records.path_of(self.folder, DEVICE, "flash_sigmoid"))
-
-    def run(self, *arguments):
-        self.pytester.runpytest_inprocess(*arguments)
-        results = json.loads((self.path / "reports/out/results.json").read_text("utf-8"))
-        self.results, [claim] = results, results["claims"]
-        return claim, claim["checks"][0]
 
 
 @pytest.fixture
 def house(pytester, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(benchmarks.__file__).parents[1]))
-    return House(pytester, monkeypatch)
+    return House(pytester, monkeypatch, CLAIM)
 
 
 def test_a_record_of_this_gpu_decides_the_claim_and_names_the_device(house):
