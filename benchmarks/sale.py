@@ -234,4 +234,5 @@ BENCH = Bench(
         "last listed block dropped": partial(plain, attention=last_listed_dropped),
         "mask off by one": partial(plain, attention=off_by_one),
     },
+    axis="n",
 )

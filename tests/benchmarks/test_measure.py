@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -201,6 +202,31 @@ def test_reasons_for_slower_clocks_are_words():
     nvml = pytest.importorskip("pynvml", reason="needs nvidia-ml-py")
     named = [getattr(nvml, name) for name in dir(nvml) if name.startswith("nvmlClocksEventReason")]
     assert {bit for bit in named if bit and bit & (bit - 1) == 0} == set(device.REASONS)
+
+
+def test_what_nvml_says_of_this_very_gpu_is_read_and_what_it_refuses_is_named(monkeypatch):
+    nvml = pytest.importorskip("pynvml", reason="needs nvidia-ml-py")
+    asked = []
+    answers = {
+        "nvmlInit": None, "nvmlSystemGetDriverVersion": "580.1", "nvmlDeviceGetHandleByUUID": 7,
+        "nvmlDeviceGetClockInfo": 1980, "nvmlDeviceGetEnforcedPowerLimit": 700_000, "nvmlDeviceGetTemperature": 61,
+        "nvmlDeviceGetCurrentClocksThrottleReasons": 0x20,
+    }  # fmt: skip
+    for name, answer in answers.items():
+        monkeypatch.setattr(nvml, name, lambda *given, answer=answer: asked.append(given) or answer)
+
+    def refuse(gpu):
+        raise nvml.NVMLError(nvml.NVML_ERROR_NOT_SUPPORTED)
+
+    monkeypatch.setattr(nvml, "nvmlDeviceGetPowerUsage", refuse)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda: SimpleNamespace(uuid="a-b"))
+    found = device.state()
+    assert ("GPU-a-b",) in asked
+    assert found["throttling"] == ["too warm (software)"]
+    assert (found["driver"], found["power_limit"], found["sm_clock"]) == ("580.1", 700, 1980)
+    assert found["unreadable"].startswith("power: ")
+    monkeypatch.setattr(nvml, "nvmlInit", lambda: refuse(0))
+    assert list(device.state()) == ["unreadable"]
 
 
 def test_a_state_is_a_line():
