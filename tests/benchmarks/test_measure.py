@@ -177,10 +177,16 @@ def test_a_wrong_question_is_answered_with_two(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_without_a_gpu_the_command_names_what_can_be_done(monkeypatch, capsys):
+@pytest.mark.parametrize("arguments", [["flash_sigmoid"], ["flash_sigmoid", "--gate"]])
+def test_without_a_gpu_no_reference_passes_for_a_kernel(arguments, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert command.main(["flash_sigmoid"]) == 2
-    assert "--gate runs the gate in Triton's interpreter" in capsys.readouterr().err
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    assert command.main(arguments) == 2
+    assert "TRITON_INTERPRET=1 python -m benchmarks --gate" in capsys.readouterr().err
+
+
+def test_without_a_gpu_the_device_cannot_be_described(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert device.main() == 2
     assert "no GPU here" in capsys.readouterr().err
 

@@ -1,0 +1,44 @@
+"""Forms of the sigmoid: what is refused without a GPU, and the arithmetic of the reciprocal that needs none."""
+
+import math
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch")
+pytest.importorskip("triton", reason="needs triton")
+
+from benchmarks.kernels.sigmoid_forms import FORMS, inherited, weights  # noqa: E402
+
+
+@pytest.mark.parametrize(
+    ("z", "form", "message"),
+    [
+        (torch.zeros(3), "tanh", "z is torch.float32 on cpu: give contiguous float32 on a GPU"),
+        (torch.zeros(3), "logistic", "no form 'logistic' of the sigmoid: give one of tanh, divide, newton"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_by_name(z, form, message):
+    with pytest.raises(ValueError, match=message):
+        weights(z, form)
+
+
+def newton(n):
+    """1 / n for float32 n <= -1, negated, as the kernels compute it: a guess in integers and one step."""
+    guess = (np.int32(-0x010CC000) - n.view(np.int32)).view(np.float32)
+    return guess * (n.astype(np.float64) * guess + 2.0012942760794594).astype(np.float32)  # fma rounds once
+
+
+def test_the_step_of_newton_keeps_small_weights_as_well_as_its_bound_says():
+    z = np.linspace(-60, 20, 1_000_001, dtype=np.float32)
+    n = (-1 - np.exp2(-z.astype(np.float64) * math.log2(math.e))).astype(np.float32)
+    true = -1 / n.astype(np.float64)
+    assert (abs(newton(n) - true) / true).max() <= 1.3e-3
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_is_a_sigmoid(form):
+    z = torch.linspace(-4, 4, 1000, device="cuda")
+    assert float((weights(z, form) - torch.sigmoid(z)).abs().max()) < 2e-3
+    assert 0 < inherited(form, 512, samples=1000) < 1
