@@ -23,6 +23,9 @@ from benchmarks.measure import bench_of, measure, names
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point: 0 when every gate is green and the clock can be trusted, 1 when not, 2 for a wrong question."""
     options = _parser().parse_args(arguments)
+    if options.list:
+        print("\n".join(names()))
+        return 0
     unknown = sorted(set(options.names) - set(names()))
     if unknown:
         return _wrong(f"no operation {unknown[0]!r}; there are {', '.join(names())}")
@@ -87,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", default="", metavar="TEXT", help="time only cases whose label contains this")
     parser.add_argument("--rounds", type=int, default=clock.ROUNDS, help=f"of the clock (default {clock.ROUNDS})")
     parser.add_argument("--plot", action="store_true", help=f"draw what --json kept (default: {records.FOLDER})")
+    parser.add_argument("--list", action="store_true", help="the operations, a line each")
     parser.add_argument("--seed", type=int, default=0)
     return parser
 

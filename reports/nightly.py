@@ -53,12 +53,15 @@ class Done:
 Runner = Callable[[Step], tuple[int, str]]
 
 
-def steps(out: str) -> list[Step]:
-    """The night, in order. The GPU does one thing at a time: nothing else runs while kernels are timed."""
+def steps(operations: list[str], out: str) -> list[Step]:
+    """The night, in order. The GPU does one thing at a time: nothing else runs while kernels are timed.
+
+    Every kernel has processes of its own: one that waits for ever or reads foreign memory takes no other with it.
+    """
     claims, full = f"{out}/claims", f"{out}/full"
     return [
-        Step("kernel gates", [*BENCHMARKS, "--gate"], shown=True),
-        Step("times of kernels", [*BENCHMARKS, "--json", TIMES], shown=True),
+        *(Step(f"gate of {name}", [*BENCHMARKS, name, "--gate"], HOUR / 3, shown=True) for name in operations),
+        *(Step(f"times of {name}", [*BENCHMARKS, name, "--json", TIMES], HOUR / 2, shown=True) for name in operations),
         Step("figures of times", [*BENCHMARKS, "--plot"]),
         Step("docstrings of kernels", [*BENCHMARKS[:-1], "benchmarks.docstrings"]),
         Step("claims", [*ATTEST, "run", f"--benchmarks={TIMES}", f"--out={claims}"], 2 * HOUR),
@@ -73,15 +76,20 @@ def nightly(root: Path, out: str = OUT, runner: Runner | None = None) -> int:
     """Run the night; the summary is OUT/summary.md.
 
     Returns:
-        0 when all went well; 1 when a step failed or a verdict differs from the record; 2 on a machine without a GPU.
+        0 when all went well; 1 when a step failed or a verdict differs from the record; 2 where nothing could start,
+        as on a machine without a GPU.
     """
     run = runner or (lambda step: in_a_process(step, root))
     status, device = run(Step("GPU", LOOK, 300.0))
     if status:
         print(f"attest: nightly needs a GPU: {device.strip()}\n{WITHOUT}", file=sys.stderr)
         return 2
+    status, operations = run(Step("operations", [*BENCHMARKS, "--list"], 300.0))
+    if status:
+        print(f"attest: the kernels cannot be listed: {operations.strip()}", file=sys.stderr)
+        return 2
     done = []
-    for step in steps(out):
+    for step in steps(operations.split(), out):
         print(f"== {step.name}: {' '.join(step.command)}", flush=True)
         began = time.monotonic()
         status, output = run(step)

@@ -114,10 +114,12 @@ def test_a_clock_that_does_not_see_twice_the_work_is_doubted(monkeypatch):
     assert "twice the work is not seen" in clock.trustworthy(add, [])[0]
 
 
-def test_every_operation_is_found_by_its_bench_and_none_is_listed_by_hand():
+def test_every_operation_is_found_by_its_bench_and_none_is_listed_by_hand(capsys):
     found = measure.names()
     assert "flash_sigmoid" in found
     assert not {"gate", "clock", "records", "__main__"} & set(found)
+    assert command.main(["--list"]) == 0
+    assert capsys.readouterr().out.split() == found
 
 
 @pytest.mark.parametrize("name", measure.names())

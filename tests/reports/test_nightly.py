@@ -12,6 +12,8 @@ from reports.nightly import Step
 from tests.reports import sample_results as sample
 
 ROOT = Path(__file__).parents[2]
+OPERATIONS = ["product", "sum"]
+STEPS = nightly.steps(OPERATIONS, "out")
 PAPER = {"key": "a2024", "title": "A", "authors": [], "year": "2024", "venue": "", "url": ""}
 AGREES = sample.claim("a2024", "fast")
 DIFFERS = sample.claim(
@@ -31,6 +33,8 @@ class Machine:
         self.ran.append(step.name)
         for out in (one.removeprefix("--out=") for one in step.command if one.startswith("--out=")):
             results.save(self.root / out / "results.json", sample.results(self.claims, [PAPER]))
+        if step.name == "operations" and step.name not in self.failing:
+            return 0, "\n".join(OPERATIONS) + "\n"
         return (1, f"{step.name} | went <wrong>") if step.name in self.failing else (0, f"{step.name} in order")
 
 
@@ -44,17 +48,18 @@ def night(tmp_path, **given):
 def test_all_steps_run_in_order_and_the_summary_names_the_gpu(tmp_path):
     status, ran, summary = night(tmp_path)
     assert status == 0
-    assert ran == ["GPU", *(step.name for step in nightly.steps("out"))]
+    assert ran == ["GPU", "operations", *(step.name for step in STEPS)]
+    assert ran[2:6] == ["gate of product", "gate of sum", "times of product", "times of sum"]
     assert summary.startswith("# Attest nightly: GPU in order\n")
-    assert summary.count("| passed |") == len(ran) - 1
+    assert summary.count("| passed |") == len(STEPS)
     assert "No verdict differs from the record." in summary
 
 
-@pytest.mark.parametrize("failing", [step.name for step in nightly.steps("out")])
+@pytest.mark.parametrize("failing", [step.name for step in STEPS])
 def test_a_step_that_fails_is_told_and_the_rest_goes_on(tmp_path, failing):
     status, ran, summary = night(tmp_path, failing=(failing,))
     assert status == 1
-    assert len(ran) == 1 + len(nightly.steps("out"))
+    assert len(ran) == 2 + len(STEPS)
     assert f"| {failing} | **failed** (1) |" in summary
     assert f"<pre>{failing} | went &lt;wrong&gt;</pre>" in summary
 
@@ -74,7 +79,10 @@ def test_a_claim_without_a_verdict_fails_the_night(tmp_path):
 
 def test_a_run_that_left_no_results_is_no_agreement(tmp_path):
     machine = Machine(tmp_path)
-    assert nightly.nightly(tmp_path, "out", lambda step: (0, "") if step.name != "claims" else machine(step)) == 1
+    assert (
+        nightly.nightly(tmp_path, "out", lambda step: (0, "") if step.name == "claims at full scale" else machine(step))
+        == 1
+    )
     summary = (tmp_path / "out" / "summary.md").read_text("utf-8")
     assert "Not read:" in summary
     assert "full/results.json" in summary
@@ -85,7 +93,7 @@ def test_a_slower_number_is_shown_and_fails_nothing(tmp_path):
 
     def slower(step):
         status, output = machine(step)
-        return status, "time against the record: 1.9 of it" if step.name == "times of kernels" else output
+        return status, "time against the record: 1.9 of it" if step.name == "times of sum" else output
 
     assert nightly.nightly(tmp_path, "out", slower) == 0
     assert "1.9 of it" in (tmp_path / "out" / "summary.md").read_text("utf-8")
@@ -99,6 +107,12 @@ def test_without_a_gpu_the_error_names_what_can_be_done(tmp_path, capsys):
     assert "`attest run` checks all that needs none" in told
 
 
+def test_kernels_that_cannot_be_listed_end_the_night_at_once(tmp_path, capsys):
+    status, ran, _ = night(tmp_path, failing=("operations",))
+    assert (status, ran) == (2, ["GPU", "operations"])
+    assert "the kernels cannot be listed: operations | went <wrong>" in capsys.readouterr().err
+
+
 def test_a_process_that_hangs_is_stopped_and_what_it_said_is_kept():
     code = "import time; print('here', flush=True); time.sleep(60)"
     status, output = nightly.in_a_process(Step("hang", [sys.executable, "-c", code], limit=2.0), ROOT)
@@ -109,7 +123,7 @@ def test_a_process_that_hangs_is_stopped_and_what_it_said_is_kept():
 
 
 def test_the_commands_of_the_night_exist():
-    for step in nightly.steps("out"):
+    for step in STEPS:
         module = step.command[2]
         assert step.command[:2] == [sys.executable, "-m"]
         assert (ROOT / module.replace(".", "/")).with_suffix(".py").exists() or (ROOT / module / "__main__.py").exists()
