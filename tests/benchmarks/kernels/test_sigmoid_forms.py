@@ -1,6 +1,11 @@
 """Forms of the sigmoid: what is refused without a GPU, and the arithmetic of the reciprocal that needs none."""
 
+import json
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +14,28 @@ torch = pytest.importorskip("torch", reason="needs torch")
 pytest.importorskip("triton", reason="needs triton")
 
 from benchmarks.kernels.sigmoid_forms import FORMS, inherited, weights  # noqa: E402
+
+ROOT = Path(__file__).parents[3]
+
+
+COMPILE = """
+import json
+from benchmarks.compiled import compiled
+from benchmarks.kernels.sigmoid_forms import FORMS, _forms
+
+types = {"Z": "*fp32", "Out": "*fp32", "count": "i32"}
+made = {form: compiled(_forms, types, {"FORM": form, "BLOCK": 128}) for form in FORMS}
+print(json.dumps({form: [one.count("MUFU"), one.spilled] for form, one in made.items()}))
+"""
+
+
+def test_tanh_and_newton_need_one_special_function_a_weight_and_division_two():
+    here = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILE], cwd=ROOT, env=here, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"tanh": [1, 0], "divide": [2, 0], "newton": [1, 0]}
 
 
 @pytest.mark.parametrize(
