@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 COLUMNS, WIDTH, HEIGHT = 4, 3.1, 2.5
 """Panels side by side, and their size in inches."""
+FAR = 4
+"""Ratios whose largest is further than this from the smallest are drawn on a logarithmic axis."""
 MARKS = "osD^vPX*<>"
 """Contenders differ by mark and by colour."""
 
@@ -89,17 +91,20 @@ def _speed(panel: Axes, record: Record, cases: list[Row], looks: dict[str, Any])
 
 
 def _ratios(panel: Axes, record: Record, cases: list[Row], looks: dict[str, Any]) -> None:
+    medians = [1.0]
     for name, look in looks.items():
         timed = [row for row in cases if name in row.times and name != "fast"]
         if not timed:
             continue
         against = [ratio(row.timed(name), row.timed("fast")) for row in timed]
+        medians += [one.median for one in against]
         bars = [[one.median - one.low for one in against], [one.high - one.median for one in against]]
         panel.errorbar(
             [record.length(row) for row in timed], [one.median for one in against], yerr=bars, label=name, **look
         )
     panel.axhline(1, color="k", linestyle="--", linewidth=1)
-    panel.set_yscale("log", base=2)
+    if max(medians) > FAR * min(medians):
+        panel.set_yscale("log", base=2)
     panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     panel.set_ylabel("time over the kernel's", fontsize=7)
 

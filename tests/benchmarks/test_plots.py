@@ -35,6 +35,13 @@ def test_ratios_stand_beside_one_with_their_interval():
     assert "99 % interval" in caption
 
 
+@pytest.mark.parametrize(("slower", "scale"), [(1.25, "linear"), (40, "log")])
+def test_ratios_far_apart_stand_on_a_logarithmic_axis(slower, scale):
+    rows = [row(length, {"near": 1.1, "far": slower}) for length in (1024, 2048)]
+    _, figure, _ = plots.figures(record(rows))["ratio"]
+    assert figure.axes[0].get_yscale() == scale
+
+
 def test_panels_that_are_not_needed_are_empty_and_marks_differ():
     slower = {f"baseline {at}": 1 + at / 10 for at in range(12)}
     rows = [row(length, slower, width=width) for width in (16, 32, 64, 96, 128) for length in (196, 1024)]
