@@ -169,7 +169,7 @@ def _backward_queries(
     batch, head = (tl.program_id(1) // heads).to(tl.int64), (tl.program_id(1) % heads).to(tl.int64)
     Q, dO = Q + batch * qb + head * qh, dO + batch * ob + head * oh
     dQ += tl.program_id(1).to(tl.int64) * queries * D
-    covariance, key_mean, _ = _state(C, KeyMean, ValueMean, WIDTH)
+    covariance, key_mean, _unused = _state(C, KeyMean, ValueMean, WIDTH)
     matrix = tl.zeros((WIDTH, WIDTH), tl.float32)
     left, right = tl.zeros((WIDTH,), tl.float32), tl.zeros((WIDTH,), tl.float32)
     first = tl.program_id(0) * chunk
