@@ -9,7 +9,8 @@ they meet the values, gates applied in float32. Each row is written once: two ru
 plain PyTorch with the n x m matrix of every head.
 
 Limits: head width up to 256 (what is no power of two is padded), the last axis contiguous (else it is copied). A head's
-rows are computed in blocks, so that short sequences gain less than the share of heads left out. On a CPU
+rows are computed in blocks, so that short sequences gain less than the share of heads left out. float32 is right, not
+fast. On a CPU
 `theory.operators.moh` answers. Source: Jin et al., arXiv:2410.11842; their released code computes all heads.
 """
 
@@ -255,7 +256,7 @@ def _size(width: int, bytes_each: int, tokens: int) -> dict[str, int]:
     padded = max(16, triton.next_power_of_2(width))
     rows = 128 if padded * bytes_each <= 256 and tokens > 1024 else 64
     return {"D": width, "WIDTH": padded, "M": rows, "N": 64 if padded * bytes_each <= 256 else 32,
-            "num_warps": 8 if rows == 128 else 4}  # fmt: skip
+            "num_warps": 8 if rows == 128 and padded > 64 else 4}  # fmt: skip
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

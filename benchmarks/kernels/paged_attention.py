@@ -7,8 +7,8 @@ Numerics. bf16 or fp16 inputs, products and the running softmax in float32, weig
 they meet the values. Fixed order, no atomics: two runs agree bitwise.
 
 Limits: width up to 256, pages of a power of two of tokens, groups of up to 64 query heads; the last axis contiguous,
-else it is copied. No gradients: this is for decoding. On a CPU, and for what the kernels cannot do,
-`theory.operators.attention.softmax` answers.
+else it is copied. float32 is right, not fast. No gradients: this is for decoding. On a CPU, and for what the kernels
+cannot do, `theory.operators.attention.softmax` answers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from theory.operators.attention import softmax
 
 WIDEST, MOST_HEADS = 256, 64
 PROGRAMS = 264
-"""Wanted at least: two for each multiprocessor of a Hopper GPU."""
+"""At most so many parts and sequences: two for each multiprocessor of a Hopper GPU. One part more costs a merge."""
 LOG2_E = tl.constexpr(math.log2(math.e))
 
 
@@ -174,7 +174,7 @@ def _operator(q: Tensor, k: Tensor, v: Tensor, table: Tensor, lengths: Tensor, s
     q, k, v, table = (rows_of(x) for x in (q, k, v, table))
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
     width, group, block = q.shape[2], q.shape[1] // heads, _block(q.shape[2])
-    parts = min(triton.cdiv(PROGRAMS, batch * heads), triton.cdiv(table.shape[2] * page, 4 * block["N"]))
+    parts = max(1, min(PROGRAMS // (batch * heads), table.shape[2] * page // (4 * block["N"])))
     options = {"D": width, "WIDTH": max(16, triton.next_power_of_2(width))}
     into, logs = out, out
     if parts > 1:
