@@ -1,8 +1,8 @@
 """Block top-k attention of one decoding step, the bytes it moves, and the throughput gains that are printed for it.
 
 Keys lie in pages of b tokens. A page's score is the mean over a group of query heads of q.(mean key of the page); the
-first page, the last and the `top` best of the others are attended to. The operator is `theory.operators.attention`'s
-softmax under that mask. Source: Sadhukhan et al., arXiv:2506.05333, and their code, github.com/Infini-AI-Lab/Kinetics.
+first page, the last and the `top` best of the others are attended to. Source: Sadhukhan et al., arXiv:2506.05333, and
+their code, github.com/Infini-AI-Lab/Kinetics.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from array_api_compat import array_namespace
 
-from theory.operators.attention import Array, transpose
+from theory.operators.attention import Array, softmax, transpose
 
 PAGE = 16
 """Tokens of a page."""
@@ -53,6 +53,12 @@ def page_mask(pages: Array, keys: int, page: int = PAGE) -> Array:
     """Pages attended to (..., pages) as tokens attended to, (..., keys)."""
     xp = array_namespace(pages)
     return xp.repeat(pages, page, axis=-1)[..., :keys]
+
+
+def block_topk(q: Array, k: Array, top: int, *, page: int = PAGE, scale: float | None = None) -> Array:
+    """Weights (..., group, m) of one step: softmax of a group's queries (..., group, d) over its chosen pages."""
+    pages = chosen(page_scores(q, page_means(k, page)), top)
+    return softmax(q, k, mask=page_mask(pages, k.shape[-2], page)[..., None, :], scale=scale)
 
 
 def dense_bytes(context: int, width: int, element: int = 2) -> int:

@@ -9,7 +9,7 @@ from benchmarks.block_topk import BENCH, CASES, Decode, cost, dense_cost, fast, 
 from benchmarks.gate import gate  # noqa: E402
 from benchmarks.kernels.block_topk import block_topk_attention, reference_selection, select_pages  # noqa: E402
 from benchmarks.kernels.paged_attention import paged_attention, runs_here  # noqa: E402
-from theory.operators.block_topk import byte_ratio  # noqa: E402
+from theory.operators.block_topk import block_topk, byte_ratio  # noqa: E402
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 NAMES = ("q", "k", "v", "means", "table", "lengths")
@@ -40,6 +40,13 @@ def test_with_all_pages_it_is_attention_to_the_whole_context():
     found = block_topk_attention(*arguments(inputs), top=5)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(paged_attention(*arguments(inputs, *PAGED)), expected)
+
+
+def test_the_operator_is_the_one_of_theory():
+    inputs = inputs_of(Decode(330, batch=2, heads=6, key_heads=2, dtype="float32"))
+    q = inputs["q"].unflatten(1, (2, 3))
+    expected = (block_topk(q, inputs["keys"], 4) @ inputs["values"]).flatten(1, 2)
+    torch.testing.assert_close(block_topk_attention(*arguments(inputs), top=4), expected)
 
 
 @pytest.mark.parametrize("top", [0, 3, 17])

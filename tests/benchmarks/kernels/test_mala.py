@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch", reason="needs torch")
 pytest.importorskip("triton", reason="needs triton (pip install triton)")
 
 from benchmarks.gate import gate  # noqa: E402
-from benchmarks.kernels.mala import mala, reference, runs_here  # noqa: E402
+from benchmarks.kernels.mala import PROGRAMS, _launch, mala, reference, runs_here  # noqa: E402
 from benchmarks.mala import BENCH, FORWARD, Tokens, cost, make, materialised  # noqa: E402
 from benchmarks.operation import Unsupported  # noqa: E402
 from theory.operators.mala import official  # noqa: E402
@@ -93,6 +93,12 @@ def test_a_matrix_too_large_is_not_written():
     inputs = make(case, torch.Generator().manual_seed(0))
     with pytest.raises(Unsupported, match="a matrix of 69 GB"):
         materialised(inputs, official)
+
+
+def test_the_buffers_stop_growing_with_the_sequence():
+    shapes = [_launch(torch.empty(1, 8, n, 64, device="meta"))[0] for n in (1000, 65_536, 10**7)]
+    assert shapes[0] == (4, 8)
+    assert all(chunks * heads <= PROGRAMS for chunks, heads in shapes[1:])
 
 
 def test_the_cost_is_linear_in_the_tokens():
