@@ -10,8 +10,8 @@ plain PyTorch with the n x m matrix of every head.
 
 Limits: head width up to 256 (what is no power of two is padded), the last axis contiguous (else it is copied). A head's
 rows are computed in blocks, so that short sequences gain less than the share of heads left out. float32 is right, not
-fast. On a CPU
-`theory.operators.moh` answers. Source: Jin et al., arXiv:2410.11842; their released code computes all heads.
+fast. On a CPU `theory.operators.moh` answers. Source: Jin et al., arXiv:2410.11842; their released code computes all
+heads.
 """
 
 from __future__ import annotations
