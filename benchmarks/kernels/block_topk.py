@@ -18,7 +18,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from benchmarks.kernels.paged_attention import check, check_cache, paged_attention, rows_of, runs_here
+from benchmarks.kernels.arguments import rows
+from benchmarks.kernels.paged_attention import check, check_cache, paged_attention, runs_here
 from theory.operators.block_topk import chosen, page_scores
 
 MOST_PAGES = 32_768
@@ -151,7 +152,7 @@ def _selection(q: Tensor, means: Tensor, table: Tensor, lengths: Tensor, page: i
     batch, heads, pages = q.shape[0], means.shape[1], table.shape[1]
     if not runs_here(q, heads, page) or not 0 < pages <= MOST_PAGES:
         return reference_selection(q, means, table, lengths, page, top)
-    q, means, table, lengths = rows_of(q), rows_of(means), rows_of(table), lengths.contiguous()
+    q, means, table, lengths = rows(q), rows(means), rows(table), lengths.contiguous()
     scores = torch.empty(batch * heads, pages, dtype=torch.float32, device=q.device)
     best = torch.empty(batch, heads, top + 2, dtype=torch.int32, device=q.device)
     left = torch.empty(batch, heads, dtype=torch.int32, device=q.device)

@@ -26,6 +26,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from benchmarks.kernels.arguments import check_attention, check_groups, rows, runs, strides
 from theory.operators.attention import sigmoid
 
 WIDEST = 256
@@ -201,19 +202,12 @@ def _matrix(q: Tensor, k: Tensor, bias: Tensor, slopes: Tensor | None, causal: b
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, bias: float | Tensor | None, slopes: Tensor | None) -> None:
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        if x.dim() != 4:
-            raise ValueError(f"{name} has shape {tuple(x.shape)}: give (batch, heads, length, width)")
-        if x.dtype != q.dtype or x.device != q.device:
-            raise ValueError(f"{name} is {x.dtype} on {x.device}, q {q.dtype} on {q.device}: bring them together")
-        if not x.is_floating_point():
-            raise ValueError(f"{name} is {x.dtype}: give bfloat16, float16, float32 or float64")
+    check_attention(q, k, v)
     if k.shape != v.shape or k.shape[0] != q.shape[0] or k.shape[3] != q.shape[3]:
         raise ValueError(
             f"q {tuple(q.shape)}, k {tuple(k.shape)} and v {tuple(v.shape)} differ in batch, keys or width"
         )
-    if k.shape[1] == 0 or q.shape[1] % k.shape[1]:
-        raise ValueError(f"{q.shape[1]} query heads over {k.shape[1]} key heads: one must divide the other")
+    check_groups(q, k)
     for name, number in (("bias", bias), ("slopes", slopes)):
         if isinstance(number, Tensor) and (number.shape != (q.shape[1],) or number.dtype != torch.float32):
             raise ValueError(f"{name} is {number.dtype} {tuple(number.shape)}: give a number a head, float32")
@@ -221,9 +215,8 @@ def _check(q: Tensor, k: Tensor, v: Tensor, bias: float | Tensor | None, slopes:
 
 def runs_here(q: Tensor) -> bool:
     """Whether the kernels answer for this tensor: on a GPU, or anywhere in Triton's interpreter."""
-    interpreted = type(_forward).__name__ == "InterpretedFunction"
     narrow = q.dtype in (torch.bfloat16, torch.float16, torch.float32) and 0 < q.shape[-1] <= WIDEST
-    return narrow and q.numel() > 0 and (q.is_cuda or interpreted)
+    return narrow and runs(_forward, q)
 
 
 def is_hopper(q: Tensor) -> bool:
@@ -237,7 +230,7 @@ def _operator(
 ) -> Tensor:
     if not runs_here(q) or k.shape[2] == 0:
         return reference(q, k, v, bias, slopes, causal, scale)
-    q, k, v = (_rows(x) for x in (q, k, v))
+    q, k, v = (rows(x) for x in (q, k, v))
     if is_hopper(q):
         from benchmarks.kernels import flash_sigmoid_hopper
 
@@ -248,7 +241,7 @@ def _operator(
     grid = (triton.cdiv(q.shape[2], size["M"]), q.shape[0] * q.shape[1])
     _forward[grid](
         q, k, v, o, bias, slopes if slopes is not None else bias, *_numbers(q, k, scale),
-        *_strides(q, k, v, o), CAUSAL=causal, ALIBI=slopes is not None, **size,
+        *strides(q, k, v, o), CAUSAL=causal, ALIBI=slopes is not None, **size,
     )  # fmt: skip
     return o
 
@@ -259,15 +252,15 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     if not runs_here(q) or k.shape[2] == 0:
         return _slow_backward(do, q, k, v, bias, slopes, causal, scale)
-    do, q, k, v = (_rows(x) for x in (do, q, k, v))
+    do, q, k, v = (rows(x) for x in (do, q, k, v))
     dq, dk, dv = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
     size, slope = _size(q.shape[-1], q.element_size()), slopes if slopes is not None else bias
     options = {"CAUSAL": causal, "ALIBI": slopes is not None, **size}
     _backward_keys[(triton.cdiv(k.shape[2], size["N"]), k.shape[0] * k.shape[1])](
-        q, k, v, do, dk, dv, bias, slope, *_numbers(q, k, scale), *_strides(q, k, v, do, dk, dv), **options
+        q, k, v, do, dk, dv, bias, slope, *_numbers(q, k, scale), *strides(q, k, v, do, dk, dv), **options
     )
     _backward_queries[(triton.cdiv(q.shape[2], size["M"]), q.shape[0] * q.shape[1])](
-        q, k, v, do, dq, bias, slope, *_numbers(q, k, scale), *_strides(q, k, v, do, dq), **options
+        q, k, v, do, dq, bias, slope, *_numbers(q, k, scale), *strides(q, k, v, do, dq), **options
     )
     return dq, dk, dv
 
@@ -281,15 +274,6 @@ def _slow_backward(
     dS = scale * P * (1 - P) * (do @ v.repeat_interleave(group, dim=1).mT)
     dk, dv = (x.unflatten(1, (key_heads, group)).sum(2) for x in (dS.mT @ q, P.mT @ do))
     return dS @ k.repeat_interleave(group, dim=1), dk, dv
-
-
-def _rows(x: Tensor) -> Tensor:
-    """x with its last axis contiguous."""
-    return x if x.stride(-1) == 1 else x.contiguous()
-
-
-def _strides(*tensors: Tensor) -> list[int]:
-    return [x.stride(axis) for x in tensors for axis in range(3)]
 
 
 def _numbers(q: Tensor, k: Tensor, scale: float) -> tuple[float, int, int, int, int]:

@@ -29,6 +29,7 @@ import torch
 import triton
 from torch import Tensor
 
+from benchmarks.kernels.arguments import check_attention, rows, runs, strides
 from benchmarks.kernels.mala_sweeps import add, backward_keys, backward_queries, outputs, sum_keys
 from theory.operators.attention import elu_plus_one, mala_output
 from theory.operators.mala import released_scale
@@ -65,13 +66,7 @@ def reference(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor) -> None:
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        if x.dim() != 4:
-            raise ValueError(f"{name} has shape {tuple(x.shape)}: give (batch, heads, length, width)")
-        if x.dtype != q.dtype or x.device != q.device:
-            raise ValueError(f"{name} is {x.dtype} on {x.device}, q {q.dtype} on {q.device}: bring them together")
-        if not x.is_floating_point():
-            raise ValueError(f"{name} is {x.dtype}: give bfloat16, float16, float32 or float64")
+    check_attention(q, k, v)
     if k.shape != v.shape or k.shape[:2] != q.shape[:2] or k.shape[3] != q.shape[3]:
         raise ValueError(
             f"q {tuple(q.shape)}, k {tuple(k.shape)} and v {tuple(v.shape)} differ in batch, heads, keys or width"
@@ -80,20 +75,19 @@ def _check(q: Tensor, k: Tensor, v: Tensor) -> None:
 
 def runs_here(q: Tensor) -> bool:
     """Whether the kernels answer for this tensor: on a GPU, or anywhere in Triton's interpreter."""
-    interpreted = type(outputs).__name__ == "InterpretedFunction"
     narrow = q.dtype in (torch.bfloat16, torch.float16, torch.float32) and 0 < q.shape[-1] <= WIDEST
-    return narrow and q.numel() > 0 and (q.is_cuda or interpreted)
+    return narrow and runs(outputs, q)
 
 
 @torch.library.custom_op("attest::mala", mutates_args=())
 def _operator(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     if not runs_here(q) or k.shape[2] == 0:
         return reference(q, k, v, scale)
-    q, k, v = (_rows(x) for x in (q, k, v))
+    q, k, v = (rows(x) for x in (q, k, v))
     o = torch.empty_like(q, memory_format=torch.contiguous_format)
     grid, chunk, options = _launch(q)
     numbers = scale * k.shape[2], q.shape[2], chunk, q.shape[1]
-    outputs[grid](q, *_moments(k, v), o, *numbers, *_strides(q), **options)
+    outputs[grid](q, *_moments(k, v), o, *numbers, *strides(q), **options)
     return o
 
 
@@ -101,15 +95,15 @@ def _operator(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
 def _backward(do: Tensor, q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
     if not runs_here(q) or k.shape[2] == 0:
         return _slow_backward(do, q, k, v, scale)
-    do, q, k, v = (_rows(x) for x in (do, q, k, v))
+    do, q, k, v = (rows(x) for x in (do, q, k, v))
     dq, dk, dv = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
     state = _moments(k, v)
     grid, chunk, options = _launch(q, backward=True)
     sums, c = _sums(q, grid), scale * k.shape[2]
-    backward_queries[grid](q, do, *state, dq, *sums, c, q.shape[2], chunk, q.shape[1], *_strides(q, do), **options)
+    backward_queries[grid](q, do, *state, dq, *sums, c, q.shape[2], chunk, q.shape[1], *strides(q, do), **options)
     gradients = _added(q, sums, k.shape[2], centred=False)
     grid, chunk, options = _launch(k, backward=True)
-    backward_keys[grid](k, v, *state[1:], *gradients, dk, dv, k.shape[2], chunk, k.shape[1], *_strides(k, v), **options)
+    backward_keys[grid](k, v, *state[1:], *gradients, dk, dv, k.shape[2], chunk, k.shape[1], *strides(k, v), **options)
     return dq, dk, dv
 
 
@@ -134,7 +128,7 @@ def _moments(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """C in the dtype of k, mean phi(k) and mean v in float32, each padded to a power of two."""
     grid, chunk, options = _launch(k)
     sums = _sums(k, grid)
-    sum_keys[grid](k, v, *sums, k.shape[2], chunk, k.shape[1], *_strides(k, v), **options)
+    sum_keys[grid](k, v, *sums, k.shape[2], chunk, k.shape[1], *strides(k, v), **options)
     return _added(k, sums, k.shape[2], centred=True)
 
 
@@ -175,15 +169,6 @@ def _launch(x: Tensor, backward: bool = False) -> tuple[tuple[int, int], int, di
 
 def _padded(x: Tensor) -> int:
     return max(16, int(triton.next_power_of_2(x.shape[3])))
-
-
-def _rows(x: Tensor) -> Tensor:
-    """x with its last axis contiguous."""
-    return x if x.stride(-1) == 1 else x.contiguous()
-
-
-def _strides(*tensors: Tensor) -> list[int]:
-    return [x.stride(axis) for x in tensors for axis in range(3)]
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -24,6 +24,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from benchmarks.kernels.arguments import check_attention, check_groups, rows, runs, strides
 from theory.operators.attention import softmax
 from theory.operators.moh import gated_heads
 
@@ -167,42 +168,34 @@ def _mask(q: Tensor, k: Tensor) -> Tensor:
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, gates: Tensor) -> None:
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        if x.dim() != 4:
-            raise ValueError(f"{name} has shape {tuple(x.shape)}: give (batch, heads, length, width)")
-        if x.dtype != q.dtype or x.device != q.device:
-            raise ValueError(f"{name} is {x.dtype} on {x.device}, q {q.dtype} on {q.device}: bring them together")
-        if not x.is_floating_point():
-            raise ValueError(f"{name} is {x.dtype}: give bfloat16, float16, float32 or float64")
+    check_attention(q, k, v)
     if k.shape != v.shape or k.shape[0] != q.shape[0] or k.shape[3] != q.shape[3]:
         raise ValueError(
             f"q {tuple(q.shape)}, k {tuple(k.shape)} and v {tuple(v.shape)} differ in batch, keys or width"
         )
-    if k.shape[1] == 0 or q.shape[1] % k.shape[1]:
-        raise ValueError(f"{q.shape[1]} query heads over {k.shape[1]} key heads: one must divide the other")
+    check_groups(q, k)
     if gates.shape != (q.shape[0], q.shape[2], q.shape[1]) or not gates.is_floating_point() or gates.device != q.device:
         raise ValueError(f"gates are {gates.dtype} {tuple(gates.shape)} on {gates.device}: give (batch, tokens, heads)")
 
 
 def runs_here(q: Tensor) -> bool:
     """Whether the kernels answer for this tensor: on a GPU, or anywhere in Triton's interpreter."""
-    interpreted = type(_attend).__name__ == "InterpretedFunction"
     narrow = q.dtype in (torch.bfloat16, torch.float16, torch.float32) and 0 < q.shape[-1] <= WIDEST
-    return narrow and q.numel() > 0 and (q.is_cuda or interpreted)
+    return narrow and runs(_attend, q)
 
 
 @torch.library.custom_op("attest::moh_attention", mutates_args=())
 def _operator(q: Tensor, k: Tensor, v: Tensor, gates: Tensor, causal: bool, scale: float) -> Tensor:
     if not runs_here(q) or k.shape[2] == 0:
         return _slow(q, k, v, gates, causal, scale)
-    q, k, v = (_rows(x) for x in (q, k, v))
+    q, k, v = (rows(x) for x in (q, k, v))
     batch, heads, tokens, width = q.shape
     out = torch.empty(batch, tokens, heads * width, dtype=q.dtype, device=q.device)
     order, counts = _lists(gates)
     size = _size(width, q.element_size(), tokens)
     _attend[(triton.cdiv(tokens, size["M"]), batch * heads)](
         q, k, v, gates, order, counts, out, scale * LOG2_E.value, tokens, k.shape[2], heads, heads // k.shape[1],
-        *_strides(q, k, v, gates), CAUSAL=causal, WHOLE=k.shape[2] % size["N"] == 0, **size,
+        *strides(q, k, v, gates), CAUSAL=causal, WHOLE=k.shape[2] % size["N"] == 0, **size,
     )  # fmt: skip
     return out
 
@@ -240,15 +233,6 @@ def _backward(
     dS = scale * P * (dP - (dP * P).sum(-1, keepdim=True))
     dk, dv = (x.unflatten(1, (key_heads, group)).sum(2) for x in (dS.mT @ q, P.mT @ dH))
     return dS @ wide_k, dk, dv, dgates.to(gates.dtype).contiguous()
-
-
-def _rows(x: Tensor) -> Tensor:
-    """x with its last axis contiguous."""
-    return x if x.stride(-1) == 1 else x.contiguous()
-
-
-def _strides(*tensors: Tensor) -> list[int]:
-    return [x.stride(axis) for x in tensors for axis in range(3)]
 
 
 def _size(width: int, bytes_each: int, tokens: int) -> dict[str, int]:

@@ -20,6 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from benchmarks.kernels.arguments import rows, runs
 from theory.operators.attention import softmax
 
 WIDEST, MOST_HEADS = 256, 64
@@ -160,10 +161,9 @@ def check(q: Tensor, cache: Tensor, name: str, table: Tensor, lengths: Tensor, l
 
 def runs_here(q: Tensor, key_heads: int, page: int) -> bool:
     """Whether the kernels answer for this tensor: on a GPU, or anywhere in Triton's interpreter."""
-    interpreted = type(_attend).__name__ == "InterpretedFunction"
     narrow = q.dtype in (torch.bfloat16, torch.float16, torch.float32) and 0 < q.shape[-1] <= WIDEST
     fits = page & (page - 1) == 0 and q.shape[1] <= MOST_HEADS * key_heads
-    return narrow and fits and q.numel() > 0 and (q.is_cuda or interpreted)
+    return narrow and fits and runs(_attend, q)
 
 
 @torch.library.custom_op("attest::paged_attention", mutates_args=())
@@ -171,7 +171,7 @@ def _operator(q: Tensor, k: Tensor, v: Tensor, table: Tensor, lengths: Tensor, s
     batch, heads, page = q.shape[0], k.shape[1], k.shape[2]
     if not runs_here(q, heads, page) or table.shape[2] == 0:
         return reference(q, k, v, table, lengths, scale)
-    q, k, v, table = (rows_of(x) for x in (q, k, v, table))
+    q, k, v, table = (rows(x) for x in (q, k, v, table))
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
     width, group, block = q.shape[2], q.shape[1] // heads, _block(q.shape[2])
     parts = max(1, min(PROGRAMS // (batch * heads), table.shape[2] * page // (4 * block["N"])))
@@ -193,11 +193,6 @@ def _operator(q: Tensor, k: Tensor, v: Tensor, table: Tensor, lengths: Tensor, s
 def _block(width: int) -> dict[str, int]:
     """Tokens of a block. Page numbers take half of the five stages: two blocks of keys and values are under way."""
     return {"N": 64 if width <= 128 else 32, "num_warps": 4, "num_stages": 5}
-
-
-def rows_of(x: Tensor) -> Tensor:
-    """x with its last axis contiguous."""
-    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 _operator.register_fake(lambda q, k, v, table, lengths, scale: q.new_empty(q.shape))

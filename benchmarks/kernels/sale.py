@@ -20,6 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from benchmarks.kernels.arguments import check_attention, check_groups
 from benchmarks.kernels.sale_select import LOG2_E, _first_local, _rows, _select, compacted, compared, quantised
 from theory.operators import sale as theory
 
@@ -115,19 +116,12 @@ def prefill(q: Tensor, k: Tensor, v: Tensor, lists: Tensor, counts: Tensor) -> T
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, tau: Tensor | None) -> None:
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        if x.dim() != 4:
-            raise ValueError(f"{name} has shape {tuple(x.shape)}: give (batch, heads, length, width)")
-        if x.dtype != q.dtype or x.device != q.device:
-            raise ValueError(f"{name} is {x.dtype} on {x.device}, q {q.dtype} on {q.device}: bring them together")
-        if not x.is_floating_point():
-            raise ValueError(f"{name} is {x.dtype}: give bfloat16, float16, float32 or float64")
+    check_attention(q, k, v)
     if k.shape != v.shape or (k.shape[0], *k.shape[2:]) != (q.shape[0], *q.shape[2:]):
         raise ValueError(
             f"q {tuple(q.shape)}, k {tuple(k.shape)} and v {tuple(v.shape)} differ in batch, length or width"
         )
-    if k.shape[1] == 0 or q.shape[1] % k.shape[1]:
-        raise ValueError(f"{q.shape[1]} query heads over {k.shape[1]} key heads: one must divide the other")
+    check_groups(q, k)
     if q.shape[2] > LONGEST:
         raise ValueError(f"{q.shape[2]} tokens: block numbers are 16 bits, give at most {LONGEST}")
     if tau is not None and (tau.shape != (q.shape[1],) or tau.dtype != torch.float32 or tau.device != q.device):

@@ -24,6 +24,7 @@ import torch
 import triton
 from torch import Tensor
 
+from benchmarks.kernels.arguments import check_attention
 from benchmarks.kernels.sla_blocks import backward_keys, backward_queries, branch, forward, key_states
 from benchmarks.kernels.sla_map import block_map, listed, runs_here, tiles
 from theory.operators import sla as theory
@@ -73,13 +74,7 @@ def layer(
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, blocks: Tensor, form: theory.Form) -> None:
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        if x.dim() != 4:
-            raise ValueError(f"{name} has shape {tuple(x.shape)}: give (batch, heads, length, width)")
-        if x.dtype != q.dtype or x.device != q.device:
-            raise ValueError(f"{name} is {x.dtype} on {x.device}, q {q.dtype} on {q.device}: bring them together")
-        if not x.is_floating_point():
-            raise ValueError(f"{name} is {x.dtype}: give bfloat16, float16, float32 or float64")
+    check_attention(q, k, v)
     if k.shape != v.shape or k.shape[:2] != q.shape[:2] or k.shape[3] != q.shape[3]:
         raise ValueError(f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}: give equal batch, heads, width")
     if min(q.numel(), k.numel()) == 0:
