@@ -14,12 +14,13 @@ from functools import partial
 
 import torch
 from torch import Generator, Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.attention import SDPBackend
 
+from benchmarks import sdpa
 from benchmarks.kernels import block_topk as kernel
 from benchmarks.kernels import paged_attention as paged
 from benchmarks.operation import Bench, Case, Cost, Inputs, Outputs, Unsupported
+from benchmarks.sdpa import BACKENDS, in_float64
 from theory.operators.block_topk import PAGE, TOP, dense_bytes, sparse_bytes
 
 GARBAGE = 100.0
@@ -101,8 +102,7 @@ def plain(inputs: Inputs, change: Callable[[Tensor, Tensor], Selected] = lambda 
 
 def reference(inputs: Inputs) -> Outputs:
     """In float64."""
-    wide = {name: x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for name, x in inputs.items()}
-    return plain(wide)
+    return plain(in_float64(inputs))
 
 
 def cost(case: Decode) -> Cost:
@@ -152,9 +152,7 @@ def pinned(inputs: Inputs, backend: SDPBackend) -> Outputs:
     if inputs["ragged"]:
         raise Unsupported("SDPA has one length for all sequences")
     q = inputs["q"].unflatten(1, (inputs["keys"].shape[1], -1))
-    with sdpa_kernel(backend):
-        o = scaled_dot_product_attention(q, inputs["keys"], inputs["values"], scale=inputs["scale"])
-    return {"o": o.flatten(1, 2)}
+    return {"o": sdpa.attention(q, inputs["keys"], inputs["values"], backend, scale=inputs["scale"]).flatten(1, 2)}
 
 
 # -- controls: what a broken kernel would return -----------------------------------------------------------------------
@@ -210,8 +208,7 @@ BENCH = Bench(
     cost=cost,
     baselines={
         "all pages": all_pages,
-        "SDPA/flash": partial(pinned, backend=SDPBackend.FLASH_ATTENTION),
-        "SDPA/cudnn": partial(pinned, backend=SDPBackend.CUDNN_ATTENTION),
+        **{name: partial(pinned, backend=backend) for name, backend in BACKENDS.items()},
         "attention alone": attention_alone,
         "search alone": search_alone,
         "all pages chosen": all_pages_chosen,

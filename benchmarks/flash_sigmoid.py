@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.attention import SDPBackend
 
+from benchmarks import sdpa
 from benchmarks.kernels import flash_sigmoid as kernel
 from benchmarks.operation import Bench, Case, Cost, Inputs, Outputs, Unsupported
+from benchmarks.sdpa import BACKENDS, in_float64, named
 from theory.operators.positions import alibi_slopes
 
 TOKENS, MODEL = 16_384, 2048
@@ -71,7 +72,7 @@ def tensors(inputs: Inputs) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | No
 def fast(inputs: Inputs) -> Outputs:
     if inputs["backward"]:
         gradients = torch.ops.attest.flash_sigmoid_backward(inputs["do"], *tensors(inputs))
-        return dict(zip(("dq", "dk", "dv"), gradients, strict=True))
+        return named(gradients)
     return {"o": torch.ops.attest.flash_sigmoid(*tensors(inputs))}
 
 
@@ -82,15 +83,12 @@ def plain(inputs: Inputs, forward: Callable[..., Tensor] = kernel.reference) -> 
     q, k, v = (inputs[name].detach().requires_grad_() for name in ("q", "k", "v"))
     with torch.enable_grad():
         gradients = torch.autograd.grad(forward(q, k, v, *tensors(inputs)[3:]), (q, k, v), inputs["do"])
-    return dict(zip(("dq", "dk", "dv"), gradients, strict=True))
+    return named(gradients)
 
 
 def reference(inputs: Inputs) -> Outputs:
     """In float64."""
-    return plain({
-        name: value.double() if isinstance(value, Tensor) and name not in ("bias", "slopes") else value
-        for name, value in inputs.items()
-    })  # fmt: skip
+    return plain(in_float64(inputs, but=("bias", "slopes")))
 
 
 def cost(case: Attention) -> Cost:
@@ -107,21 +105,18 @@ def cost(case: Attention) -> Cost:
 
 
 def softmax(inputs: Inputs, backend: SDPBackend) -> Outputs:
-    """SDPA with one backend. The backward pass alone is timed: its graph is made once and kept in the inputs."""
+    """SDPA with one backend.
+
+    Raises:
+        Unsupported: SDPA has no such function.
+    """
     if inputs["slopes"] is not None:
         raise Unsupported("SDPA has no ALiBi")
     q, k, v = (inputs[name] for name in ("q", "k", "v"))
-    options = {"is_causal": inputs["causal"], "scale": inputs["scale"], "enable_gqa": q.shape[1] != k.shape[1]}
-    if not inputs["backward"]:
-        with sdpa_kernel(backend):
-            return {"o": scaled_dot_product_attention(q, k, v, **options)}
-    if (graph := f"graph of {backend}") not in inputs:
-        leaves = tuple(x.detach().requires_grad_() for x in (q, k, v))
-        with sdpa_kernel(backend), torch.enable_grad():
-            inputs[graph] = scaled_dot_product_attention(*leaves, **options), leaves
-    output, leaves = inputs[graph]
-    gradients = torch.autograd.grad(output, leaves, inputs["do"], retain_graph=True)
-    return dict(zip(("dq", "dk", "dv"), gradients, strict=True))
+    options = {"is_causal": inputs["causal"], "scale": inputs["scale"]}
+    if inputs["backward"]:
+        return sdpa.backward(inputs, inputs["do"], backend, **options)
+    return {"o": sdpa.attention(q, k, v, backend, **options)}
 
 
 def same_schedule(inputs: Inputs, form: str) -> Outputs:
@@ -217,8 +212,7 @@ BENCH = Bench(
     speed=[*SPEED, PATCHES],
     cost=cost,
     baselines={
-        "SDPA/flash": partial(softmax, backend=SDPBackend.FLASH_ATTENTION),
-        "SDPA/cudnn": partial(softmax, backend=SDPBackend.CUDNN_ATTENTION),
+        **{name: partial(softmax, backend=backend) for name, backend in BACKENDS.items()},
         "softmax twin": partial(same_schedule, form="softmax"),
         "sigmoid with row maximum": partial(same_schedule, form="newton with row maximum"),
         "exp and divide": partial(same_schedule, form="divide"),

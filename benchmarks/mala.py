@@ -12,11 +12,12 @@ from functools import partial
 
 import torch
 from torch import Generator, Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.attention import SDPBackend
 
+from benchmarks import sdpa
 from benchmarks.kernels import mala as kernel
 from benchmarks.operation import Bench, Case, Cost, Inputs, Outputs, Unsupported
+from benchmarks.sdpa import BACKENDS, in_float64, named
 from theory.operators.attention import linear_output, mala, softmax
 from theory.operators.mala import released_scale
 
@@ -61,7 +62,7 @@ def fast(inputs: Inputs) -> Outputs:
     given = tuple(inputs[name] for name in ("q", "k", "v", "scale"))
     if inputs["backward"]:
         gradients = torch.ops.attest.mala_backward(inputs["do"], *given)
-        return dict(zip(("dq", "dk", "dv"), gradients, strict=True))
+        return named(gradients)
     return {"o": torch.ops.attest.mala(*given)}
 
 
@@ -72,12 +73,12 @@ def plain(inputs: Inputs, forward: Callable[..., Tensor] = kernel.reference) -> 
     leaves = tuple(inputs[name].detach().requires_grad_() for name in ("q", "k", "v"))
     with torch.enable_grad():
         gradients = torch.autograd.grad(forward(*leaves, inputs["scale"]), leaves, inputs["do"])
-    return dict(zip(("dq", "dk", "dv"), gradients, strict=True))
+    return named(gradients)
 
 
 def reference(inputs: Inputs) -> Outputs:
     """In float64."""
-    return plain({name: x.double() if isinstance(x, Tensor) else x for name, x in inputs.items()})
+    return plain(in_float64(inputs))
 
 
 def cost(case: Tokens) -> Cost:
@@ -96,17 +97,10 @@ def cost(case: Tokens) -> Cost:
 
 
 def pinned(inputs: Inputs, backend: SDPBackend) -> Outputs:
-    """SDPA with one backend. The backward pass alone is timed: its graph is made once and kept in the inputs."""
-    if not inputs["backward"]:
-        with sdpa_kernel(backend):
-            return {"o": scaled_dot_product_attention(inputs["q"], inputs["k"], inputs["v"])}
-    if (graph := f"graph of {backend}") not in inputs:
-        leaves = tuple(inputs[name].detach().requires_grad_() for name in ("q", "k", "v"))
-        with sdpa_kernel(backend), torch.enable_grad():
-            inputs[graph] = scaled_dot_product_attention(*leaves), leaves
-    output, leaves = inputs[graph]
-    gradients = torch.autograd.grad(output, leaves, inputs["do"], retain_graph=True)
-    return dict(zip(("dq", "dk", "dv"), gradients, strict=True))
+    """SDPA with one backend."""
+    if inputs["backward"]:
+        return sdpa.backward(inputs, inputs["do"], backend)
+    return {"o": sdpa.attention(inputs["q"], inputs["k"], inputs["v"], backend)}
 
 
 def materialised(inputs: Inputs, weights: Callable[..., Tensor]) -> Outputs:
@@ -198,8 +192,7 @@ BENCH = Bench(
     cost=cost,
     baselines={
         "eager": plain,
-        "SDPA/flash": partial(pinned, backend=SDPBackend.FLASH_ATTENTION),
-        "SDPA/cudnn": partial(pinned, backend=SDPBackend.CUDNN_ATTENTION),
+        **{name: partial(pinned, backend=backend) for name, backend in BACKENDS.items()},
         "materialised softmax": partial(materialised, weights=softmax),
         "materialised MALA": partial(materialised, weights=quadratic),
     },

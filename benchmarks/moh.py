@@ -14,11 +14,12 @@ from functools import partial
 
 import torch
 from torch import Generator, Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.attention import SDPBackend
 
+from benchmarks import sdpa
 from benchmarks.kernels import moh as kernel
 from benchmarks.operation import Bench, Case, Cost, Inputs, Outputs
+from benchmarks.sdpa import in_float64
 from theory.operators import moh
 
 TOKENS = 16_384
@@ -81,7 +82,7 @@ def plain(inputs: Inputs, forward: Callable[..., Tensor] = kernel.reference) -> 
 
 def reference(inputs: Inputs) -> Outputs:
     """In float64."""
-    return plain({name: x.double() if isinstance(x, Tensor) else x for name, x in inputs.items()})
+    return plain(in_float64(inputs))
 
 
 def cost(case: Heads) -> Cost:
@@ -109,9 +110,8 @@ def _cost(case: Heads, active: int) -> Cost:
 def dense(inputs: Inputs, backend: SDPBackend) -> Tensor:
     """All heads of SDPA side by side: (batch, tokens, heads * D)."""
     q, k, v = (inputs[name] for name in "qkv")
-    options = {"is_causal": inputs["causal"], "scale": inputs["scale"], "enable_gqa": q.shape[1] != k.shape[1]}
-    with sdpa_kernel(backend):
-        return scaled_dot_product_attention(q, k, v, **options).transpose(1, 2).flatten(2)
+    o = sdpa.attention(q, k, v, backend, is_causal=inputs["causal"], scale=inputs["scale"])
+    return o.transpose(1, 2).flatten(2)
 
 
 def all_heads(inputs: Inputs, backend: SDPBackend) -> Outputs:

@@ -14,12 +14,13 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.attention import SDPBackend
 
+from benchmarks import sdpa
 from benchmarks.kernels import sale as kernel
 from benchmarks.kernels import sale_select
 from benchmarks.operation import Bench, Case, Cost, Inputs, Outputs
+from benchmarks.sdpa import BACKENDS
 from theory.operators import sale as theory
 from theory.operators.sale_heads import synthetic
 
@@ -141,9 +142,7 @@ def executed(inputs: Inputs) -> float:
 def softmax(inputs: Inputs, backend: SDPBackend) -> Outputs:
     """Dense causal SDPA with one backend."""
     q, k, v = (inputs[name] for name in ("q", "k", "v"))
-    with sdpa_kernel(backend):
-        o = scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
-    return {"o": o}
+    return {"o": sdpa.attention(q, k, v, backend, is_causal=True)}
 
 
 def selecting(inputs: Inputs) -> Outputs:
@@ -228,8 +227,7 @@ BENCH = Bench(
     speed=SPEED,
     cost=cost,
     baselines={
-        "SDPA/flash": partial(softmax, backend=SDPBackend.FLASH_ATTENTION),
-        "SDPA/cudnn": partial(softmax, backend=SDPBackend.CUDNN_ATTENTION),
+        **{name: partial(softmax, backend=backend) for name, backend in BACKENDS.items()},
         "quantising alone": quantising,
         "selecting alone": selecting,
         "attending alone, blocks given": attending,

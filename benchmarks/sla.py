@@ -15,12 +15,13 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.attention import SDPBackend
 
+from benchmarks import sdpa
 from benchmarks.kernels import sla as kernel
 from benchmarks.kernels.sla_map import block_map
 from benchmarks.operation import Bench, Case, Cost, Inputs, Outputs, Unsupported
+from benchmarks.sdpa import BACKENDS, in_float64, named
 from theory.operators import sla as theory
 
 
@@ -89,7 +90,7 @@ def fast(inputs: Inputs) -> Outputs:
     if "left" not in inputs:
         inputs["left"] = torch.ops.attest.sla(*tensors(inputs), *given)
     gradients = torch.ops.attest.sla_backward(inputs["dOs"], inputs["dOl"], *tensors(inputs), *inputs["left"], *given)
-    return dict(zip(("dq", "dk", "dv"), gradients, strict=True))
+    return named(gradients)
 
 
 def plain(
@@ -101,15 +102,12 @@ def plain(
     if not inputs["backward"]:
         return dict(zip(("o_s", "o_l"), theory.branches(q, k, v, given, form), strict=True))
     gradients = theory.gradients(q, k, v, given, inputs["dOs"], inputs["dOl"], form, through_norm=through_norm)
-    return dict(zip(("dq", "dk", "dv"), gradients, strict=True))
+    return named(gradients)
 
 
 def reference(inputs: Inputs) -> Outputs:
     """In float64."""
-    return plain({
-        name: value.double() if isinstance(value, Tensor) and name != "blocks" else value
-        for name, value in inputs.items() if name != "left"
-    })  # fmt: skip
+    return plain(in_float64(inputs))
 
 
 def cost(case: Sla) -> Cost:
@@ -135,18 +133,11 @@ def executed(case: Sla) -> Cost:
 
 
 def dense(inputs: Inputs, backend: SDPBackend) -> Outputs:
-    """SDPA with one backend. The backward pass alone is timed: its graph is made once and kept in the inputs."""
+    """SDPA with one backend."""
     q, k, v, _ = tensors(inputs)
-    if not inputs["backward"]:
-        with sdpa_kernel(backend):
-            return {"o_s": scaled_dot_product_attention(q, k, v)}
-    if (graph := f"graph of {backend}") not in inputs:
-        leaves = tuple(x.detach().requires_grad_() for x in (q, k, v))
-        with sdpa_kernel(backend), torch.enable_grad():
-            inputs[graph] = scaled_dot_product_attention(*leaves), leaves
-    output, leaves = inputs[graph]
-    gradients = torch.autograd.grad(output, leaves, inputs["dOs"], retain_graph=True)
-    return dict(zip(("dq", "dk", "dv"), gradients, strict=True))
+    if inputs["backward"]:
+        return sdpa.backward(inputs, inputs["dOs"], backend)
+    return {"o_s": sdpa.attention(q, k, v, backend)}
 
 
 def whole(inputs: Inputs) -> Outputs:
@@ -199,8 +190,7 @@ BENCH = Bench(
     speed=SPEED,
     cost=cost,
     baselines={
-        "SDPA/flash": partial(dense, backend=SDPBackend.FLASH_ATTENTION),
-        "SDPA/cudnn": partial(dense, backend=SDPBackend.CUDNN_ATTENTION),
+        **{name: partial(dense, backend=backend) for name, backend in BACKENDS.items()},
         "with map and projection": whole,
     },
     controls={
