@@ -193,15 +193,16 @@ class Hopper:
 class Launch:
     """One grid of programs of one kernel."""
 
-    def __init__(self, module: types.ModuleType, seed: int) -> None:
-        self.module, self.seed = module, seed
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
         self.local = threading.local()
+        self.spaces: dict[int, dict[str, Any]] = {}
 
     def __call__(self, kernel: Any, grid: tuple[int, ...], given: Sequence[Any], named: dict[str, Any]) -> None:
         self.scheduler, self.grid = Scheduler(random.Random(self.seed)), grid
         self.alive: dict[int, bool] = {}
         self.unfenced: dict[int, int] = {}
-        function = _python(kernel.fn, self._namespace())
+        function = _python(kernel.fn, self._space(kernel.fn.__globals__))
         arguments = [_argument(one) for one in given]
         constants = {name: one for name, one in named.items() if name not in ("num_warps", "num_stages")}
         for program in range(grid[0]):
@@ -240,17 +241,21 @@ class Launch:
         while len(queue) > but:
             queue.pop(0)()
 
-    def _namespace(self) -> dict[str, Any]:
-        """The module's names, with this interpreter's language in place of Gluon's."""
+    def _space(self, names: dict[str, Any]) -> dict[str, Any]:
+        """A module's names, with this interpreter's language in place of Gluon's; functions keep their own modules."""
+        if id(names) in self.spaces:
+            return self.spaces[id(names)]
         hopper, language = Hopper(self), Language(self)
-        space: dict[str, Any] = dict(vars(self.module)) | {"gl": language, "mbarrier": hopper, "tma": hopper}
-        names = [name for name in vars(Hopper) if not name.startswith("_") and name in space]
-        space |= {name: getattr(hopper, name) for name in names} | {"thread_barrier": language.thread_barrier}
-        for name, one in vars(self.module).items():
+        space = self.spaces[id(names)] = names | {"gl": language, "mbarrier": hopper, "tma": hopper}
+        methods = [name for name in vars(Hopper) if not name.startswith("_") and name in space]
+        space |= {name: getattr(hopper, name) for name in methods} | {"thread_barrier": language.thread_barrier}
+        for name, one in names.items():
             if isinstance(one, (JITFunction, Interpreted)):
-                space[name] = _python((one.kernel if isinstance(one, Interpreted) else one).fn, space)
+                function = (one.kernel if isinstance(one, Interpreted) else one).fn
+                space[name] = _python(function, self._space(function.__globals__))
             elif getattr(one, "__triton_aggregate__", False):
-                space[name] = _aggregate(one, space)
+                start = one.hash_attrs[0].fn
+                space[name] = _aggregate(_python(start, self._space(start.__globals__)))
             elif type(one).__name__ == "constexpr":
                 space[name] = one.value
         return space
@@ -262,9 +267,7 @@ def _python(function: Any, space: dict[str, Any]) -> types.FunctionType:
     return made
 
 
-def _aggregate(one: Any, space: dict[str, Any]) -> Callable[..., Any]:
-    start = _python(one.hash_attrs[0].fn, space)
-
+def _aggregate(start: Callable[..., None]) -> Callable[..., Any]:
     def make(*given: Any) -> types.SimpleNamespace:
         made = types.SimpleNamespace()
         start(made, *given)
@@ -285,11 +288,11 @@ def _argument(one: Any) -> Any:
 class Interpreted:
     """In place of a kernel: `kernel[grid](...)` runs here."""
 
-    def __init__(self, module: types.ModuleType, kernel: GluonJITFunction[Any], seed: int) -> None:
-        self.module, self.kernel, self.seed = module, kernel, seed
+    def __init__(self, kernel: GluonJITFunction[Any], seed: int) -> None:
+        self.kernel, self.seed = kernel, seed
 
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
-        return lambda *given, **named: Launch(self.module, self.seed)(self.kernel, grid, given, named)
+        return lambda *given, **named: Launch(self.seed)(self.kernel, grid, given, named)
 
 
 @contextmanager
@@ -299,7 +302,7 @@ def interpreted(module: types.ModuleType, *, seed: int = 0, processors: int = 3)
     gpu = types.SimpleNamespace(multi_processor_count=processors)
     try:
         for name, kernel in kernels.items():
-            setattr(module, name, Interpreted(module, kernel, seed))
+            setattr(module, name, Interpreted(kernel, seed))
         with mock.patch("torch.cuda.get_device_properties", return_value=gpu):
             yield
     finally:

@@ -9,7 +9,7 @@ an absolute error: it does not shrink with the weight. The others keep a relativ
 input and output.
 
 Limits: contiguous float32 on a GPU; inline assembly has no interpreter, so nothing here runs without one.
-Source: Ramapuram et al., arXiv:2409.04431, section 4 and appendix F; "newton" is that of `flash_sigmoid_hopper`.
+Source: Ramapuram et al., arXiv:2409.04431, section 4 and appendix F; "newton" is that of `flash_sigmoid_weights`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from torch import Tensor
 FORMS = ("tanh", "divide", "newton")
 BLOCK = 1024
 LOG2_E = tl.constexpr(math.log2(math.e))
+GUESS, STEP = tl.constexpr(-0x010CC000), tl.constexpr(2.0012942760794594)
+"""Of "newton": the guess is GUESS less the bits, the step y (STEP + n y); together of the smallest largest error."""
 
 
 @triton.jit
@@ -39,8 +41,8 @@ def _forms(Z, Out, count, FORM: tl.constexpr, BLOCK: tl.constexpr):
         p = 1 / (1 + tl.exp2(-z * LOG2_E))
     else:
         n = -1.0 - tl.exp2(-z * LOG2_E)
-        guess = (-0x010CC000 - n.to(tl.int32, bitcast=True)).to(tl.float32, bitcast=True)
-        p = guess * tl.fma(n, guess, 2.0012942760794594)
+        guess = (GUESS - n.to(tl.int32, bitcast=True)).to(tl.float32, bitcast=True)
+        p = guess * tl.fma(n, guess, STEP)
     tl.store(Out + at, p, mask=at < count)
 
 

@@ -1,4 +1,4 @@
-"""The sparse branch of SLA for Hopper: warp-specialised, in Gluon, as `flash_sigmoid_hopper` is and with its parts.
+"""The sparse branch of SLA for Hopper: warp-specialised, in Gluon, as `flash_sigmoid_hopper` is and of the same parts.
 
 One warp loads (TMA) queries and, by the lists, critical blocks of keys; two warpgroups of 64 query rows compute on the
 same blocks, taking turns to issue their products. While the weights of one block meet their values, the scores of the
@@ -18,7 +18,6 @@ from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import (
-    fence_async_shared,
     mbarrier,
     tma,
     warpgroup_mma,
@@ -26,25 +25,23 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.language.core import _aggregate as aggregate
 
-from benchmarks.kernels.flash_sigmoid_hopper import (
+from benchmarks.kernels.hopper import (
     ROWS,
     Settings,
-    Shared,
-    _await,
-    _barriers,
-    _descriptor,
-    _fetch,
-    _operand,
-    _pass_turn,
-    _special,
-    _take_turn,
-    _values,
-    async_load,
-    async_store,
+    allocated,
+    await_use,
+    descriptor,
+    fetch,
+    fetch_block,
+    operand,
+    pass_turn,
+    special,
+    take_turn,
     thread_barrier,
+    times_values,
+    write_rows,
 )
 
-__all__ = ["async_load", "forward", "supported"]  # the interpreter looks for async_load in this module
 LOG2_E = gl.constexpr(math.log2(math.e))
 QUERIES, KEYS = 128, 64
 """Of a block."""
@@ -95,16 +92,11 @@ def _load(queries, keys, values, shared, task, settings):
         held = gl.load(task.counts + tile)
         for c in gl.static_range(settings.CONSUMERS):
             mbarrier.wait(shared.q_free.index(c), turn)
-            _fetch(queries, batch, head, first + c * ROWS, shared.q_ready.index(c), shared.q.index(c))
+            fetch(queries, batch, head, first + c * ROWS, shared.q_ready.index(c), shared.q.index(c))
         entry = task.lists + tile * task.key_blocks
         for i in range(held):
             start = gl.load(entry + i) * settings.N
-            stage = (count + i) % settings.STAGES
-            phase = (count + i) // settings.STAGES & 1 ^ 1
-            mbarrier.wait(shared.k_free.index(stage), phase)
-            _fetch(keys, batch, head, start, shared.k_ready.index(stage), shared.k.index(stage))
-            mbarrier.wait(shared.v_free.index(stage), phase)
-            _fetch(values, batch, head, start, shared.v_ready.index(stage), shared.v.index(stage))
+            fetch_block(keys, values, batch, head, start, count + i, shared, settings)
         count += held
         turn ^= 1
 
@@ -125,7 +117,7 @@ def _softmax(s, top, total, a, start, task, settings, RAGGED: gl.constexpr):
         s = gl.where(gl.expand_dims(columns < task.keys, 0), s, float("-inf"))
     new = gl.maximum(top, gl.max(s, 1) * a)
     shrink = gl.exp2(top - new)
-    p = _special(s * a - gl.expand_dims(new, 1), "ex2.approx.ftz.f32")
+    p = special(s * a - gl.expand_dims(new, 1), "ex2.approx.ftz.f32")
     return p, new, total * shrink + gl.sum(p, 1), shrink
 
 
@@ -144,34 +136,34 @@ def _rows(q, entry, before, held, shared, task, settings, WHICH: gl.constexpr, R
     o = gl.zeros((ROWS, settings.D), gl.float32, settings.OUTPUT)
     top = gl.full((ROWS,), float("-inf"), gl.float32, gl.SliceLayout(1, settings.SCORES))
     total = gl.zeros((ROWS,), gl.float32, gl.SliceLayout(1, settings.SCORES))
-    _await(shared.k_ready, before, settings.STAGES)
-    _take_turn(before, shared, WHICH)
+    await_use(shared.k_ready, before, settings.STAGES)
+    take_turn(before, shared, WHICH)
     s = _scores(q, before, shared, settings)
-    _pass_turn(shared, settings, WHICH)
+    pass_turn(shared, settings, WHICH)
     s = warpgroup_mma_wait(0, [s])
     mbarrier.arrive(shared.k_free.index(before % settings.STAGES))
     p, top, total, shrink = _softmax(s, top, total, a, _first(entry, 0, settings, RAGGED), task, settings, RAGGED)
-    w = _operand(p, shared.v.dtype, settings)
+    w = operand(p, shared.v.dtype, settings)
     for i in range(1, held):
         n = before + i
-        _await(shared.v_ready, n - 1, settings.STAGES)
-        _await(shared.k_ready, n, settings.STAGES)
-        _take_turn(n, shared, WHICH)
+        await_use(shared.v_ready, n - 1, settings.STAGES)
+        await_use(shared.k_ready, n, settings.STAGES)
+        take_turn(n, shared, WHICH)
         s = _scores(q, n, shared, settings)
-        o = _values(w, o, n - 1, shared, settings)
-        _pass_turn(shared, settings, WHICH)
+        o = times_values(w, o, n - 1, shared, settings)
+        pass_turn(shared, settings, WHICH)
         s = warpgroup_mma_wait(1, [s])
         mbarrier.arrive(shared.k_free.index(n % settings.STAGES))
         p, top, total, shrink = _softmax(s, top, total, a, _first(entry, i, settings, RAGGED), task, settings, RAGGED)
-        w = _operand(p, shared.v.dtype, settings)
+        w = operand(p, shared.v.dtype, settings)
         # Passes at once; keeps the compiler from moving the weights behind the wait, as in flash_sigmoid_hopper.
-        _await(shared.v_ready, n - 1, settings.STAGES)
+        await_use(shared.v_ready, n - 1, settings.STAGES)
         o = warpgroup_mma_wait(0, [o])
         mbarrier.arrive(shared.v_free.index((n - 1) % settings.STAGES))
         o *= gl.expand_dims(gl.convert_layout(shrink, gl.SliceLayout(1, settings.OUTPUT)), 1)
     last = before + held - 1
-    _await(shared.v_ready, last, settings.STAGES)
-    o = warpgroup_mma_wait(0, [_values(w, o, last, shared, settings)])
+    await_use(shared.v_ready, last, settings.STAGES)
+    o = warpgroup_mma_wait(0, [times_values(w, o, last, shared, settings)])
     mbarrier.arrive(shared.v_free.index(last % settings.STAGES))
     return o, top, total
 
@@ -200,12 +192,7 @@ def _compute(outputs, shared, task, settings, WHICH: gl.constexpr, RAGGED: gl.co
             task.lses + tile // task.query_blocks * task.queries + rows, top + gl.log2(total), mask=rows < task.queries
         )
         o *= gl.expand_dims(gl.convert_layout(1 / total, gl.SliceLayout(1, settings.OUTPUT)), 1)
-        tma.store_wait(0)
-        thread_barrier()
-        shared.o.index(WHICH).reshape((ROWS, settings.D)).store(o.to(outputs.dtype))
-        fence_async_shared()
-        thread_barrier()
-        async_store(outputs, [batch, head, first, 0], shared.o.index(WHICH))
+        write_rows(o, outputs, batch, head, first, shared, settings, WHICH)
         count += held
         turn ^= 1
     tma.store_wait(0)
@@ -217,18 +204,9 @@ def sparse_forward(
     key_blocks, N: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, RAGGED: gl.constexpr,
 ):  # fmt: skip
     TWICE: gl.constexpr = 2
-    settings = Settings(N, D, STAGES, TWICE, 1, "softmax", False, False)
+    settings = Settings(N, D, STAGES, TWICE)
     task = Task(lists, counts, lses, scale, query_count, key_count, heads, tiles, query_blocks, key_blocks)
-    shared = Shared(
-        gl.allocate_shared_memory(queries.dtype, [TWICE, 1, 1, ROWS, D], queries.layout),
-        gl.allocate_shared_memory(outputs.dtype, [TWICE, 1, 1, ROWS, D], outputs.layout),
-        gl.allocate_shared_memory(keys.dtype, [STAGES, 1, 1, N, D], keys.layout),
-        gl.allocate_shared_memory(values.dtype, [STAGES, 1, 1, N, D], values.layout),
-        _barriers(TWICE, 1), _barriers(TWICE, 1),
-        _barriers(STAGES, 1), _barriers(STAGES, TWICE), _barriers(STAGES, 1), _barriers(STAGES, TWICE),
-        _barriers(TWICE, 1),
-    )  # fmt: skip
-    fence_async_shared()
+    shared = allocated(queries, keys, values, outputs, N, D, STAGES, TWICE)
     ZERO: gl.constexpr = 0
     ONE: gl.constexpr = 1
     gl.warp_specialize([
@@ -258,7 +236,7 @@ def forward(q: Tensor, k: Tensor, v: Tensor, lists: Tensor, counts: Tensor, scal
     tiles, keys = counts.numel(), k.shape[2]
     programs = min(tiles, torch.cuda.get_device_properties(q.device).multi_processor_count)
     sparse_forward[(programs,)](
-        _descriptor(q, ROWS.value), _descriptor(k, KEYS), _descriptor(v, KEYS), _descriptor(o, ROWS.value), lists,
+        descriptor(q, ROWS.value), descriptor(k, KEYS), descriptor(v, KEYS), descriptor(o, ROWS.value), lists,
         counts, lse, scale, q.shape[2], keys, q.shape[1], tiles, triton.cdiv(q.shape[2], QUERIES), lists.shape[-1],
         N=KEYS, D=q.shape[3], STAGES=4, RAGGED=keys % KEYS != 0, num_warps=4,
     )  # fmt: skip

@@ -38,13 +38,13 @@ def test_the_module_is_as_before_afterwards():
 
 
 def test_a_turn_that_is_never_passed_is_a_deadlock_with_its_reasons(monkeypatch):
-    monkeypatch.setattr(hopper, "_pass_turn", lambda shared, settings, which: None)
+    monkeypatch.setattr(hopper, "pass_turn", lambda shared, settings, which: None)
     with pytest.raises(Deadlock, match=r"phase . of a barrier that misses 1"):
         error()
 
 
 def test_products_that_do_not_wait_for_their_operands_are_wrong(monkeypatch):
-    monkeypatch.setattr(hopper, "_await", lambda barriers, n, stages: None)
+    monkeypatch.setattr(hopper, "await_use", lambda barriers, n, stages: None)
     found = error()
     assert math.isnan(found) or found > 0.1
 

@@ -66,6 +66,11 @@ def test_other_forms_of_the_weights_are_the_same_function(form):
     assert failures(Attention(130, 130, causal=True, dtype="bfloat16"), form) == []
 
 
+def test_a_form_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="no form 'relu' of the weights: give one of newton"):
+        failures(Attention(65, 65, dtype="bfloat16"), "relu")
+
+
 def test_the_softmax_twin_is_softmax():
     inputs = make(Attention(300, 300, causal=True, dtype="bfloat16"), torch.Generator().manual_seed(0))
     with interpreted(hopper):
