@@ -42,21 +42,34 @@ class Compiled:
         return sum(number for one, number in self.instructions.items() if one.startswith(name))
 
 
-def compiled(kernel: Any, signature: Mapping[str, str], constants: Mapping[str, Any], num_warps: int = 4) -> Compiled:
+def compiled(
+    kernel: Any,
+    signature: Mapping[str, str],
+    constants: Mapping[str, Any],
+    num_warps: int = 4,
+    num_stages: int = 3,
+) -> Compiled:
     """Compile a Triton or Gluon kernel.
 
     Args:
         kernel: of `triton.jit` or `gluon.jit`, imported without TRITON_INTERPRET.
-        signature: type of each argument that is no constant, such as "*bf16", "i32", or a `descriptor`.
+        signature: type of each argument that is no constant, such as "*bf16", "i32", or a `descriptor`; pointers and
+            integers count as multiples of 16.
         constants: value of each `constexpr` argument.
     """
     names = list(kernel.arg_names)
     types = {name: "constexpr" if name in constants else signature[name] for name in names}
     source = GluonASTSource if kernel.is_gluon() else ASTSource
+    # As a launch finds them where tensors are aligned; without it Triton does not copy asynchronously.
+    aligned = {
+        (names.index(name),): [["tt.divisibility", 16]]
+        for name, kind in types.items()
+        if not kernel.is_gluon() and (kind.startswith("*") or kind == "i32")
+    }
     made = triton.compile(
-        source(kernel, types, {(names.index(name),): value for name, value in constants.items()}, {}),
+        source(kernel, types, {(names.index(name),): value for name, value in constants.items()}, aligned),
         target=HOPPER,
-        options={"num_warps": num_warps},
+        options={"num_warps": num_warps, "num_stages": num_stages},
     )
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(made.asm["cubin"])

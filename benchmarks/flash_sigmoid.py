@@ -18,6 +18,7 @@ from torch.nn.attention import SDPBackend
 
 from benchmarks import sdpa
 from benchmarks.kernels import flash_sigmoid as kernel
+from benchmarks.kernels.arguments import is_hopper
 from benchmarks.operation import Bench, Case, Cost, Inputs, Outputs, Unsupported
 from benchmarks.sdpa import BACKENDS, in_float64, named
 from theory.operators.positions import alibi_slopes
@@ -121,7 +122,7 @@ def softmax(inputs: Inputs, backend: SDPBackend) -> Outputs:
 
 def same_schedule(inputs: Inputs, form: str) -> Outputs:
     """The Hopper kernel's tiles and schedule with other weights: what the time of the weights themselves is."""
-    if inputs["backward"] or not kernel.is_hopper(inputs["q"]):
+    if inputs["backward"] or not is_hopper(inputs["q"]):
         raise Unsupported("a variant of the Hopper forward kernel")
     from benchmarks.kernels import flash_sigmoid_hopper
 
@@ -215,6 +216,7 @@ BENCH = Bench(
         **{name: partial(softmax, backend=backend) for name, backend in BACKENDS.items()},
         "softmax twin": partial(same_schedule, form="softmax"),
         "sigmoid with row maximum": partial(same_schedule, form="newton with row maximum"),
+        "sigmoid in float32": partial(same_schedule, form="newton"),
         "exp and divide": partial(same_schedule, form="divide"),
         "tanh": partial(same_schedule, form="tanh"),
     },

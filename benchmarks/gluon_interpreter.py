@@ -22,7 +22,9 @@ from torch import Tensor
 from triton.experimental.gluon._runtime import GluonJITFunction
 from triton.runtime.jit import JITFunction
 
-from benchmarks.gluon_machine import Barrier, Descriptor, Memory, Pointer, Product, Scheduler, plain, value
+from benchmarks import gluon_assembly
+from benchmarks.gluon_hopper import Hopper
+from benchmarks.gluon_machine import Barrier, Descriptor, Memory, Pointer, Scheduler, plain, value
 
 # -- the language -----------------------------------------------------------------------------------------------------
 
@@ -107,94 +109,22 @@ class Language:
     def store(self, pointers: Pointer, x: Tensor, mask: Tensor) -> None:
         pointers.base[plain(pointers.offset)[plain(mask)]] = plain(x)[plain(mask)].to(pointers.base.dtype)
 
-    def inline_asm_elementwise(self, asm: str, constraints: str, args: Sequence[Tensor], **how: object) -> Tensor:
-        return ASSEMBLY[asm.split()[0]](*args)
-
-
-ASSEMBLY: dict[str, Callable[..., Tensor]] = {
-    "ex2.approx.ftz.f32": torch.exp2,
-    "tanh.approx.f32": torch.tanh,
-    "rcp.approx.ftz.f32": torch.reciprocal,
-    "mul.sat.f32": lambda a, b: (a * b).nan_to_num(nan=0.0).clamp(0, 1),
-}
-
-
-class Hopper:
-    """Barriers, copies and products, as kernels import them from Gluon's `hopper`."""
-
-    def __init__(self, launch: Launch) -> None:
-        self.launch = launch
-
-    def init(self, barrier: Barrier, count: int) -> None:
-        barrier.count = barrier.missing = count
-
-    def expect(self, barrier: Barrier, size: int, pred: bool = True) -> None:
-        if pred:
-            barrier.bytes += size
-            barrier.arrive()
-
-    def arrive(self, barrier: Barrier, *, count: int = 1, pred: bool = True) -> None:
-        if pred:
-            barrier.arrive(count)
-            self.launch.wait(lambda: True, "nothing")
-
-    def wait(self, barrier: Barrier, phase: int, pred: bool = True) -> None:
-        if pred:
-            self.launch.wait(
-                lambda: barrier.phase != phase, f"phase {phase} of a barrier that misses {barrier.missing}"
-            )
-
-    def MBarrierLayout(self) -> None:  # noqa: N802  the name in Gluon
-        return None
-
-    def fence_async_shared(self) -> None:
-        for place in [place for place, thread in self.launch.unfenced.items() if thread == threading.get_ident()]:
-            del self.launch.unfenced[place]
-
-    def async_load(self, source: Descriptor, where: Sequence[int], barrier: Barrier, target: Memory) -> None:
-        def land() -> None:
-            outside, inside = source.cut(where)
-            target.values.zero_()
-            target.values[inside] = source.base[outside]
-            barrier.land(source.block_type.nbytes)
-
-        self.launch.scheduler.pending.append(land)
-
-    def async_store(self, target: Descriptor, where: Sequence[int], source: Memory) -> None:
-        def land() -> None:
-            outside, inside = target.cut(where)
-            target.base[outside] = source.read()[inside]
-
-        self.launch.later(land, self.launch.local.stores)
-
-    def store_wait(self, pendings: int) -> None:
-        self.launch.finish(self.launch.local.stores, pendings)
-
-    def warpgroup_mma(self, a: Any, b: Memory, acc: Any, *, use_acc: bool = True, is_async: bool = False) -> Any:
-        product = Product(a, b, acc if use_acc else None)
-        if not is_async:
-            return product.happen()
-        self.launch.later(product.happen, self.launch.local.products)
-        return product
-
-    def warpgroup_mma_wait(self, num_outstanding: int = 0, deps: Sequence[Any] = ()) -> Any:
-        self.launch.finish(self.launch.local.products, num_outstanding)
-        results = []
-        for one in deps:
-            if isinstance(one, Product) and one.result is None:
-                raise RuntimeError("a product is read while it may still be under way")
-            results.append(one.result if isinstance(one, Product) else one)
-        return results[0] if len(results) == 1 else tuple(results)
+    def inline_asm_elementwise(
+        self, asm: str, constraints: str, args: Sequence[Tensor], dtype: Any, is_pure: bool, pack: int
+    ) -> Any:
+        several = isinstance(dtype, tuple)
+        results = gluon_assembly.run(asm, args, dtype if several else (dtype,), pack)
+        return results if several else results[0]
 
 
 # -- a launch ---------------------------------------------------------------------------------------------------------
 
 
 class Launch:
-    """One grid of programs of one kernel."""
+    """One grid of programs of one kernel: they start in order, as many at a time as there are processors."""
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
+    def __init__(self, seed: int, processors: int) -> None:
+        self.seed, self.processors = seed, processors
         self.local = threading.local()
         self.spaces: dict[int, dict[str, Any]] = {}
 
@@ -205,8 +135,17 @@ class Launch:
         function = _python(kernel.fn, self._space(kernel.fn.__globals__))
         arguments = [_argument(one) for one in given]
         constants = {name: one for name, one in named.items() if name not in ("num_warps", "num_stages")}
+        begun, ended = 0, 0
+
+        def run(program: int) -> None:
+            nonlocal begun, ended
+            self.wait(lambda: program == begun < ended + self.processors, "a processor")
+            begun += 1
+            function(*arguments, **constants)
+            ended += 1
+
         for program in range(grid[0]):
-            self.spawn(lambda: function(*arguments, **constants), (program,))
+            self.spawn(lambda program=program: run(program), (program,))  # type: ignore[misc]
         self.scheduler.run()
 
     def spawn(self, work: Callable[[], None], program: tuple[int, ...]) -> int:
@@ -215,7 +154,7 @@ class Launch:
 
         def run() -> None:
             self.local.number, self.local.program = number, program
-            self.local.products, self.local.stores = [], []
+            self.local.products, self.local.stores, self.local.landings = [], [], []
             work()
             self.finish(self.local.products, 0)
             self.alive[number] = False
@@ -250,6 +189,8 @@ class Launch:
         methods = [name for name in vars(Hopper) if not name.startswith("_") and name in space]
         space |= {name: getattr(hopper, name) for name in methods} | {"thread_barrier": language.thread_barrier}
         for name, one in names.items():
+            if name in methods:
+                continue
             if isinstance(one, (JITFunction, Interpreted)):
                 function = (one.kernel if isinstance(one, Interpreted) else one).fn
                 space[name] = _python(function, self._space(function.__globals__))
@@ -288,11 +229,11 @@ def _argument(one: Any) -> Any:
 class Interpreted:
     """In place of a kernel: `kernel[grid](...)` runs here."""
 
-    def __init__(self, kernel: GluonJITFunction[Any], seed: int) -> None:
-        self.kernel, self.seed = kernel, seed
+    def __init__(self, kernel: GluonJITFunction[Any], seed: int, processors: int) -> None:
+        self.kernel, self.seed, self.processors = kernel, seed, processors
 
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
-        return lambda *given, **named: Launch(self.seed)(self.kernel, grid, given, named)
+        return lambda *given, **named: Launch(self.seed, self.processors)(self.kernel, grid, given, named)
 
 
 @contextmanager
@@ -302,7 +243,7 @@ def interpreted(module: types.ModuleType, *, seed: int = 0, processors: int = 3)
     gpu = types.SimpleNamespace(multi_processor_count=processors)
     try:
         for name, kernel in kernels.items():
-            setattr(module, name, Interpreted(kernel, seed))
+            setattr(module, name, Interpreted(kernel, seed, processors))
         with mock.patch("torch.cuda.get_device_properties", return_value=gpu):
             yield
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -45,3 +46,8 @@ def rows(x: Tensor) -> Tensor:
 def strides(*tensors: Tensor) -> list[int]:
     """Of the first three axes, tensor by tensor: the last has 1."""
     return [x.stride(axis) for x in tensors for axis in range(3)]
+
+
+def is_hopper(x: Tensor) -> bool:
+    """Whether the kernels of the modules named `hopper` could be used; elsewhere they are not even imported."""
+    return x.is_cuda and torch.cuda.get_device_capability(x.device)[0] == 9

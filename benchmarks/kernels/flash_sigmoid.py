@@ -1,7 +1,8 @@
 """FlashSigmoid in Triton: o_i = sum_j sigma(scale q_i.k_j + b - slope |i - j|) v_j, without the n x m matrix in memory.
 
 Sigmoid attention needs no row maximum and no row sum, so that blocks of keys simply add up, and its backward pass no
--rowsum(dO * O) term. With P_ij the weight and dP = dO V^T:
+-rowsum(dO * O) term. On a Hopper GPU `flash_sigmoid_hopper` and `flash_sigmoid_hopper_backward` answer where they can,
+elsewhere the kernels here. With P_ij the weight and dP = dO V^T:
 
     dV = P^T dO,   dS = P (1 - P) dP,   dQ = scale dS K,   dK = scale dS^T Q.
 
@@ -26,7 +27,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from benchmarks.kernels.arguments import check_attention, check_groups, rows, runs, strides
+from benchmarks.kernels.arguments import check_attention, check_groups, is_hopper, rows, runs, strides
 from theory.operators.attention import sigmoid
 
 WIDEST = 256
@@ -219,11 +220,6 @@ def runs_here(q: Tensor) -> bool:
     return narrow and runs(_forward, q)
 
 
-def is_hopper(q: Tensor) -> bool:
-    """Whether the kernels of `flash_sigmoid_hopper` could be used; elsewhere they are not even imported."""
-    return q.is_cuda and torch.cuda.get_device_capability(q.device)[0] == 9
-
-
 @torch.library.custom_op("attest::flash_sigmoid", mutates_args=())
 def _operator(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor, slopes: Tensor | None, causal: bool, scale: float
@@ -254,13 +250,15 @@ def _backward(
         return _slow_backward(do, q, k, v, bias, slopes, causal, scale)
     do, q, k, v = (rows(x) for x in (do, q, k, v))
     dq, dk, dv = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
-    size, slope = _size(q.shape[-1], q.element_size()), slopes if slopes is not None else bias
-    options = {"CAUSAL": causal, "ALIBI": slopes is not None, **size}
+    numbers, slope = _numbers(q, k, scale), slopes if slopes is not None else bias
+    options = {"CAUSAL": causal, "ALIBI": slopes is not None}
+    size = _size(q.shape[-1], q.element_size(), of_keys=True)
     _backward_keys[(triton.cdiv(k.shape[2], size["N"]), k.shape[0] * k.shape[1])](
-        q, k, v, do, dk, dv, bias, slope, *_numbers(q, k, scale), *strides(q, k, v, do, dk, dv), **options
+        q, k, v, do, dk, dv, bias, slope, *numbers, *strides(q, k, v, do, dk, dv), **options, **size
     )
+    size = _size(q.shape[-1], q.element_size())
     _backward_queries[(triton.cdiv(q.shape[2], size["M"]), q.shape[0] * q.shape[1])](
-        q, k, v, do, dq, bias, slope, *_numbers(q, k, scale), *strides(q, k, v, do, dq), **options
+        q, k, v, do, dq, bias, slope, *numbers, *strides(q, k, v, do, dq), **options, **size
     )
     return dq, dk, dv
 
@@ -281,12 +279,16 @@ def _numbers(q: Tensor, k: Tensor, scale: float) -> tuple[float, int, int, int, 
     return scale, q.shape[2], k.shape[2], q.shape[1], q.shape[1] // k.shape[1]
 
 
-def _size(width: int, bytes_each: int) -> dict[str, int]:
-    """Blocks: as many rows as shared memory holds beside the pipeline's copies."""
+def _size(width: int, bytes_each: int, of_keys: bool = False) -> dict[str, int]:
+    """Blocks: as many rows as shared memory holds beside the pipeline's copies, which are more for dK and dV."""
     padded = max(16, triton.next_power_of_2(width))
-    rows = 128 if padded * bytes_each <= 256 else 64
-    return {"D": width, "WIDTH": padded, "M": rows, "N": 64 if padded * bytes_each <= 256 else 32,
-            "num_warps": 8 if rows == 128 else 4}  # fmt: skip
+    if padded * bytes_each > 256:
+        rows = 64 if padded * bytes_each <= 512 else 32
+        return {"D": width, "WIDTH": padded, "M": rows, "N": 32, "num_warps": 4, "num_stages": 2}
+    M, N, warps, stages = 128, 64, 8, 3
+    if of_keys:
+        M, N, warps, stages = (64, 64, 4, 3) if padded * bytes_each <= 128 else (64, 128, 8, 2)
+    return {"D": width, "WIDTH": padded, "M": M, "N": N, "num_warps": warps, "num_stages": stages}
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

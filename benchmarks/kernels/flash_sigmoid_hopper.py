@@ -1,15 +1,16 @@
 """FlashSigmoid's forward pass for Hopper: warp-specialised, in Gluon. The operator is that of `flash_sigmoid`.
 
-One warp loads (TMA); two or three warpgroups of 64 query rows each compute. A warpgroup's step multiplies queries with
-a block of keys, and the weights of the block before with their values, both asynchronously; while the latter runs it
-turns scores into weights. The warpgroups take turns to issue their products, so that scores of one could be turned into
-weights while another multiplies; on an H200 it was no faster than without, and why is not known.
-Programs stay on their multiprocessor and take tile after tile, so that loading goes on across tiles.
+One warp loads (TMA); two or four warpgroups of 64 query rows each compute. A warpgroup turns the scores of a block of
+keys into weights, then multiplies them with the values and queries with the next block of keys, both asynchronously:
+what overlaps with its products is the other warpgroups' arithmetic. A second set of weights, with which a warpgroup
+could overlap its own, was faster at width 128 alone and by little, and slower where sequences are short.
+Programs stay on their multiprocessor and take tile after tile; the next block may be the next tile's first, so that
+there is one loop and no pause between tiles.
 
 Weights are those of `flash_sigmoid_weights`.
 
 float16 and bfloat16, head widths of `WIDTHS`; keys beyond the last are zeros of TMA, rows beyond it are not stored.
-Needs compute capability 9; nothing here runs in Triton's interpreter.
+Needs compute capability 9; nothing here runs in Triton's interpreter, but in `benchmarks.gluon_interpreter`.
 """
 
 # Gluon reads the annotations of an aggregate as classes: no `from __future__ import annotations` here.
@@ -28,7 +29,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.language.core import _aggregate as aggregate
 
-from benchmarks.kernels.flash_sigmoid_weights import FORMS, weights
+from benchmarks.kernels.flash_sigmoid_weights import FORMS, unit, weights
 from benchmarks.kernels.hopper import (
     ROWS,
     Settings,
@@ -38,14 +39,14 @@ from benchmarks.kernels.hopper import (
     fetch,
     fetch_block,
     operand,
-    pass_turn,
-    take_turn,
     times_values,
     write_rows,
 )
 
 WIDTHS = (32, 64, 128)
 LOG2_E = gl.constexpr(math.log2(math.e))
+TILES = gl.constexpr(2)
+"""Tiles whose queries are in memory: the one that is computed and the next."""
 
 
 @aggregate
@@ -80,7 +81,8 @@ def _tile(j, problem, settings):
     """First row, batch and head of this program's tile j, and how many blocks of keys it sees.
 
     Under the causal mask the j-th tile from the start of a head comes together with the j-th from its end, so that
-    all pairs have the same work; of an odd number of tiles the one in the middle is not done twice.
+    all pairs have the same work; of an odd number of tiles the one in the middle is not done twice. Rows that see
+    nothing go through one block under the mask.
     """
     M: gl.constexpr = ROWS * settings.CONSUMERS
     tiles = gl.cdiv(problem.queries, M)
@@ -93,15 +95,26 @@ def _tile(j, problem, settings):
         other = tiles - 1 - tile
         if j % 2 == 0:
             tile = gl.where(tile == other, tiles, other)
-        blocks = gl.where(tile < tiles, _seen(tile * M + M, problem, settings, blocks), 0)
+        blocks = gl.where(tile < tiles, _seen(tile * M + M, problem, settings, blocks), 1)
     return tile * M, both // problem.heads, both % problem.heads, blocks
 
 
 @gluon.jit
 def _seen(end, problem, settings, blocks):
-    """Blocks of keys that rows before `end` see under the causal mask."""
+    """Blocks of keys that rows before `end` see under the causal mask, at least one."""
     last = end + problem.keys - problem.queries
-    return gl.maximum(0, gl.minimum(blocks, (last + settings.N - 1) // settings.N))
+    return gl.maximum(1, gl.minimum(blocks, (last + settings.N - 1) // settings.N))
+
+
+@gluon.jit
+def _part(j, problem, settings, WHICH: gl.constexpr):
+    """A warpgroup's part of tile j: first row, batch, head, blocks that its rows see and that the tile sees."""
+    row, batch, head, blocks = _tile(j, problem, settings)
+    row += WHICH * ROWS
+    mine = blocks
+    if settings.CAUSAL:
+        mine = _seen(row + ROWS, problem, settings, blocks)
+    return row, batch, head, mine, blocks
 
 
 # -- loading -----------------------------------------------------------------------------------------------------------
@@ -110,118 +123,108 @@ def _seen(end, problem, settings, blocks):
 @gluon.jit
 def _load(queries, keys, values, shared, problem, settings):
     count = 0
-    turn = 1
     for j in range(_own(problem, settings)):
         row, batch, head, blocks = _tile(j, problem, settings)
         for c in gl.static_range(settings.CONSUMERS):
-            mbarrier.wait(shared.q_free.index(c), turn)
-            fetch(queries, batch, head, row + c * ROWS, shared.q_ready.index(c), shared.q.index(c))
+            at = j % TILES * settings.CONSUMERS + c
+            mbarrier.wait(shared.q_free.index(at), j // TILES & 1 ^ 1)
+            fetch(queries, batch, head, row + c * ROWS, shared.q_ready.index(at), shared.q.index(at))
         for i in range(blocks):
             fetch_block(keys, values, batch, head // problem.group, i * settings.N, count + i, shared, settings)
         count += blocks
-        turn ^= 1
 
 
 # -- computing ---------------------------------------------------------------------------------------------------------
 
 
 @gluon.jit
-def _scores(n, shared, settings, WHICH: gl.constexpr):
+def _scores(at, n, shared, settings):
     N: gl.constexpr = settings.N
     D: gl.constexpr = settings.D
     k = shared.k.index(n % settings.STAGES).reshape((N, D)).permute((1, 0))
     empty = gl.zeros((ROWS, N), gl.float32, settings.SCORES)
-    return warpgroup_mma(shared.q.index(WHICH).reshape((ROWS, D)), k, empty, use_acc=False, is_async=True)
+    return warpgroup_mma(shared.q.index(at).reshape((ROWS, D)), k, empty, use_acc=False, is_async=True)
 
 
 @gluon.jit
-def _step(i, n, p, o, top, total, a, b, slope, back, full, shared, settings, WHICH: gl.constexpr):
-    """Scores and weights of block i, the n-th of this program, while those of the block before meet their values."""
-    await_use(shared.v_ready, n - 1, settings.STAGES)
-    await_use(shared.k_ready, n, settings.STAGES)
-    take_turn(n, shared, WHICH)
-    s = _scores(n, shared, settings, WHICH)
-    o = times_values(p, o, n - 1, shared, settings)
-    pass_turn(shared, settings, WHICH)
-    s = warpgroup_mma_wait(1, [s])
-    mbarrier.arrive(shared.k_free.index(n % settings.STAGES))
+def _offsets(head, problem, settings):
+    """Bias and slope of a head as factors of what `weights` takes."""
+    factor: gl.constexpr = 0.5 if settings.FORM == "tanh" else -LOG2_E
+    slope = 0.0
+    if settings.ALIBI:
+        slope = gl.load(problem.slopes + head) * factor
+    return problem.scale * factor, gl.load(problem.biases + head) * factor, slope
+
+
+@gluon.jit
+def _pass_on(first, end, shared, settings):
+    """Blocks that only later rows of a tile see, unread."""
+    for n in range(first, end):
+        await_use(shared.k_ready, n, settings.STAGES)
+        mbarrier.arrive(shared.k_free.index(n % settings.STAGES))
+        await_use(shared.v_ready, n, settings.STAGES)
+        mbarrier.arrive(shared.v_free.index(n % settings.STAGES))
+
+
+@gluon.jit
+def _step(s, o, top, total, i, n, m, at, more, a, b, slope, back, full, shared, settings):
+    """Weights of block i, the n-th of this program, meet its values while the m-th is scored, where there is more."""
     if settings.CAUSAL and i >= full:
         w, top, total, shrink = weights(s, top, total, a, b, slope, back - i * settings.N, settings, True)
     else:
         w, top, total, shrink = weights(s, top, total, a, b, slope, back - i * settings.N, settings, False)
-    w = operand(w, shared.v.dtype, settings)
-    # Passes at once. The compiler does not move the weights across it, behind the wait for the values.
-    await_use(shared.v_ready, n - 1, settings.STAGES)
-    o = warpgroup_mma_wait(0, [o])
-    mbarrier.arrive(shared.v_free.index((n - 1) % settings.STAGES))
     if settings.FORM == "softmax":
         o *= gl.expand_dims(gl.convert_layout(shrink, gl.SliceLayout(1, settings.OUTPUT)), 1)
-    return w, o, top, total
+    p = operand(w, shared.v.dtype, settings)
+    await_use(shared.v_ready, n, settings.STAGES)
+    mbarrier.wait(shared.k_ready.index(m % settings.STAGES), m // settings.STAGES & 1, pred=more)
+    s = _scores(at, m, shared, settings)
+    o = times_values(p, o, n, shared, settings)
+    s = warpgroup_mma_wait(1, [s])
+    mbarrier.arrive(shared.k_free.index(m % settings.STAGES), pred=more)
+    o = warpgroup_mma_wait(0, [o])
+    mbarrier.arrive(shared.v_free.index(n % settings.STAGES))
+    return s, o, top, total
 
 
 @gluon.jit
-def _rows(row, first, mine, shared, problem, settings, a, b, slope, WHICH: gl.constexpr):
-    """Output (ROWS, D) float32 of the rows from `row` on, which see `mine` blocks; `first` counts earlier blocks."""
-    back = row + problem.keys - problem.queries
-    full = gl.maximum(0, back + 1) // settings.N
-    o = gl.zeros((ROWS, settings.D), gl.float32, settings.OUTPUT)
-    top = gl.full((ROWS,), float("inf"), gl.float32, gl.SliceLayout(1, settings.SCORES))
-    total = gl.zeros((ROWS,), gl.float32, gl.SliceLayout(1, settings.SCORES))
-    await_use(shared.k_ready, first, settings.STAGES)
-    take_turn(first, shared, WHICH)
-    s = _scores(first, shared, settings, WHICH)
-    pass_turn(shared, settings, WHICH)
-    s = warpgroup_mma_wait(0, [s])
-    mbarrier.arrive(shared.k_free.index(first % settings.STAGES))
-    w, top, total, _ = weights(s, top, total, a, b, slope, back, settings, settings.CAUSAL)
-    p = operand(w, shared.v.dtype, settings)
-    for i in range(1, mine):
-        p, o, top, total = _step(i, first + i, p, o, top, total, a, b, slope, back, full, shared, settings, WHICH)
-    mbarrier.arrive(shared.q_free.index(WHICH))
-    last = first + mine - 1
-    await_use(shared.v_ready, last, settings.STAGES)
-    o = warpgroup_mma_wait(0, [times_values(p, o, last, shared, settings)])
-    mbarrier.arrive(shared.v_free.index(last % settings.STAGES))
+def _write(o, total, outputs, batch, head, row, shared, settings, WHICH: gl.constexpr):
+    o *= unit(settings)
     if settings.FORM == "softmax":
         o /= gl.expand_dims(gl.convert_layout(total, gl.SliceLayout(1, settings.OUTPUT)), 1)
     if settings.FORM == "newton with row maximum":
         kept = gl.expand_dims(gl.convert_layout(total, gl.SliceLayout(1, settings.OUTPUT)), 1)
         o = gl.where(kept >= 0, o, 0.0)
-    return o
+    write_rows(o, outputs, batch, head, row, shared, settings, WHICH)
 
 
 @gluon.jit
 def _compute(outputs, shared, problem, settings, WHICH: gl.constexpr):
-    factor: gl.constexpr = 0.5 if settings.FORM == "tanh" else -LOG2_E
-    STAGES: gl.constexpr = settings.STAGES
+    own = _own(problem, settings)
+    mbarrier.wait(shared.q_ready.index(WHICH), 0)
+    await_use(shared.k_ready, 0, settings.STAGES)
+    s = warpgroup_mma_wait(0, [_scores(WHICH, 0, shared, settings)])
+    mbarrier.arrive(shared.k_free.index(0))
     count = 0
-    turn = 0
-    for j in range(_own(problem, settings)):
-        row, batch, head, blocks = _tile(j, problem, settings)
-        row += WHICH * ROWS
-        mine = blocks
-        if settings.CAUSAL:
-            mine = _seen(row + ROWS, problem, settings, blocks)
-        b, slope = gl.load(problem.biases + head) * factor, 0.0
-        if settings.ALIBI:
-            slope = gl.load(problem.slopes + head) * factor
-        mbarrier.wait(shared.q_ready.index(WHICH), turn)
-        if mine > 0:
-            o = _rows(row, count, mine, shared, problem, settings, problem.scale * factor, b, slope, WHICH)
-        else:
-            o = gl.zeros((ROWS, settings.D), gl.float32, settings.OUTPUT)
-            mbarrier.arrive(shared.q_free.index(WHICH))
-        for n in range(count + mine, count + blocks):
-            # Keys that only later rows of this tile see are passed on unread.
-            await_use(shared.k_ready, n, STAGES)
-            take_turn(n, shared, WHICH)
-            pass_turn(shared, settings, WHICH)
-            mbarrier.arrive(shared.k_free.index(n % STAGES))
-            await_use(shared.v_ready, n, STAGES)
-            mbarrier.arrive(shared.v_free.index(n % STAGES))
-        write_rows(o, outputs, batch, head, row, shared, settings, WHICH)
+    for j in range(own):
+        row, batch, head, mine, blocks = _part(j, problem, settings, WHICH)
+        a, b, slope = _offsets(head, problem, settings)
+        back = row + problem.keys - problem.queries
+        full = gl.maximum(0, back + 1) // settings.N
+        at = j % TILES * settings.CONSUMERS + WHICH
+        o = gl.zeros((ROWS, settings.D), gl.float32, settings.OUTPUT)
+        top = gl.full((ROWS,), float("inf"), gl.float32, gl.SliceLayout(1, settings.SCORES))
+        total = gl.zeros((ROWS,), gl.float32, gl.SliceLayout(1, settings.SCORES))
+        for i in range(mine):
+            n, m, here, more = count + i, count + i + 1, at, True
+            if i == mine - 1:
+                m, here, more = count + blocks, (j + 1) % TILES * settings.CONSUMERS + WHICH, j + 1 < own
+                _pass_on(n + 1, m, shared, settings)
+                mbarrier.wait(shared.q_ready.index(here), (j + 1) // TILES & 1, pred=more)
+            s, o, top, total = _step(s, o, top, total, i, n, m, here, more, a, b, slope, back, full, shared, settings)
+        mbarrier.arrive(shared.q_free.index(at))
+        _write(o, total, outputs, batch, head, row, shared, settings, WHICH)
         count += blocks
-        turn ^= 1
     tma.store_wait(0)
 
 
@@ -233,17 +236,19 @@ def _forward(
 ):  # fmt: skip
     settings = Settings(N, D, STAGES, CONSUMERS, TOGETHER, FORM, CAUSAL, ALIBI)
     problem = Problem(biases, slopes, scale, batch, query_count, key_count, heads, group)
-    shared = allocated(queries, keys, values, outputs, N, D, STAGES, CONSUMERS)
+    shared = allocated(queries, keys, values, outputs, N, D, STAGES, CONSUMERS, TILES)
     ZERO: gl.constexpr = 0
     ONE: gl.constexpr = 1
     TWO: gl.constexpr = 2
-    if CONSUMERS == 3:
+    THREE: gl.constexpr = 3
+    if CONSUMERS == 4:
         gl.warp_specialize([
             (_compute, (outputs, shared, problem, settings, ZERO)),
             (_compute, (outputs, shared, problem, settings, ONE)),
             (_compute, (outputs, shared, problem, settings, TWO)),
+            (_compute, (outputs, shared, problem, settings, THREE)),
             (_load, (queries, keys, values, shared, problem, settings)),
-        ], [4, 4, 1], [REGISTERS, REGISTERS, 24])  # fmt: skip
+        ], [4, 4, 4, 1], [REGISTERS, REGISTERS, REGISTERS, 24])  # fmt: skip
     else:
         gl.warp_specialize([
             (_compute, (outputs, shared, problem, settings, ZERO)),
@@ -263,12 +268,11 @@ def supported(q: Tensor, k: Tensor, v: Tensor) -> bool:
     )
 
 
-def size(width: int, queries: int, alibi: bool) -> dict[str, int]:
-    """Blocks, stages and warpgroups for a shape, and registers a thread of a computing warpgroup."""
-    # Three warpgroups share what is loaded, but leave 160 registers a thread: enough for width 64 without slopes.
-    consumers = 3 if width < 128 and queries > 1024 and not alibi else 2
-    return {"N": 128, "D": width, "CONSUMERS": consumers, "STAGES": 3 if width < 128 else 2,
-            "REGISTERS": 160 if consumers == 3 else 240}  # fmt: skip
+def size(width: int) -> dict[str, int]:
+    """Blocks, stages and warpgroups for a head width, and registers a thread of a computing warpgroup."""
+    if width == 128:
+        return {"N": 128, "D": width, "CONSUMERS": 2, "STAGES": 2, "REGISTERS": 240}
+    return {"N": 64, "D": width, "CONSUMERS": 4, "STAGES": 6, "REGISTERS": 112}
 
 
 def forward(
@@ -292,8 +296,8 @@ def forward(
     batch, heads, queries, width = q.shape
     keys = k.shape[2]
     o = torch.empty_like(q, memory_format=torch.contiguous_format)
-    known = size(width, queries, slopes is not None)
-    form = form or ("newton twice" if q.dtype == torch.float16 else "newton")
+    known = size(width)
+    form = form or ("newton twice" if q.dtype == torch.float16 else "packed newton")
     if form not in FORMS:
         raise ValueError(f"no form {form!r} of the weights: give one of {', '.join(FORMS)}")
     together = 2 if causal else 1

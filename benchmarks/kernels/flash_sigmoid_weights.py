@@ -1,19 +1,20 @@
 """Weights of the Hopper kernels of FlashSigmoid: scores of a block, in registers, become what values are multiplied by.
 
-One of `FORMS`. "newton" is sigma(z) = 1 / (1 + 2^(-z log2 e)) with one special-function operation: the
-reciprocal is a subtraction of exponents in integers and one step of Newton, within 1.3e-3, less than what rounding to
-bfloat16 costs; float16 has two steps. "divide" has a second such operation instead, "tanh" has 1/2 + 1/2 tanh(z/2), of
-which small weights have few right digits. The others are for comparison: the same tiles and schedule with softmax, or
-with softmax's bookkeeping beside sigma.
+One of `FORMS`. "newton" is sigma(z) = 1 / (1 + 2^(-z log2 e)) with one special-function operation: the reciprocal is a
+subtraction of exponents in integers and one step of Newton, within 1.3e-3; float16 has two steps, "newton twice", and
+bfloat16 "packed newton": from the exponential on two weights an instruction, in bfloat16 itself. Instructions count,
+since beside the products it is for them that these kernels wait. "divide" has a second special-function operation
+instead of the step, "tanh" has 1/2 + 1/2 tanh(z/2), of which small weights have few right digits. The others are for
+comparison: the same tiles and schedule with softmax, or with softmax's bookkeeping beside sigma.
 """
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
 from benchmarks.kernels.hopper import ROWS, special
-from benchmarks.kernels.sigmoid_forms import GUESS, STEP
+from benchmarks.kernels.sigmoid_forms import GUESS, PACKED, PACKED_UNIT, STEP
 
-FORMS = ("newton", "newton twice", "divide", "tanh", "newton with row maximum", "softmax")
+FORMS = ("packed newton", "newton", "newton twice", "divide", "tanh", "newton with row maximum", "softmax")
 
 
 @gluon.jit
@@ -56,6 +57,8 @@ def _sigmoid(x, settings):
     """sigma(z) of x = z / 2 ("tanh") or -z log2 e."""
     if settings.FORM == "tanh":
         return special(x, "tanh.approx.f32") * 0.5 + 0.5
+    elif settings.FORM == "packed newton":
+        return gl.inline_asm_elementwise(PACKED, "=r,r,r", [x], dtype=gl.bfloat16, is_pure=False, pack=2)
     elif settings.FORM == "divide":
         return special(special(x, "ex2.approx.ftz.f32") + 1.0, "rcp.approx.ftz.f32")
     else:
@@ -80,3 +83,12 @@ def weights(s, top, total, a, b, slope, back, settings, MASK: gl.constexpr):
     if keeps:
         total = total * shrink + gl.sum(p, 1)
     return p, top, total, shrink
+
+
+@gluon.jit
+def unit(settings):
+    """What a sum of weighted values is to be multiplied by."""
+    factor = 1.0
+    if settings.FORM == "packed newton":
+        factor = PACKED_UNIT
+    return factor

@@ -7,8 +7,10 @@ One warp loads, warpgroups of 64 query rows compute; who may touch which part of
 
 # Gluon reads the annotations of an aggregate as classes: no `from __future__ import annotations` here.
 from torch import Tensor
+from triton._C.libtriton import ir
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language._core import builtin
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier, tma, warpgroup_mma
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 from triton.language.core import _aggregate as aggregate
@@ -87,15 +89,19 @@ def await_use(barriers, n, STAGES: gl.constexpr):
 
 @gluon.jit
 def allocated(
-    queries, keys, values, outputs, N: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, CONSUMERS: gl.constexpr
-):
-    """Shared memory of a program with its barriers, ready for use; arguments are the descriptors of a launch."""
+    queries, keys, values, outputs, N: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, CONSUMERS: gl.constexpr,
+    TILES: gl.constexpr,
+):  # fmt: skip
+    """Shared memory of a program with its barriers, ready for use; arguments are the descriptors of a launch.
+
+    There is room for the queries of some TILES: with two, those of the next are there when a tile ends.
+    """
     shared = Shared(
-        gl.allocate_shared_memory(queries.dtype, [CONSUMERS, 1, 1, ROWS, D], queries.layout),
+        gl.allocate_shared_memory(queries.dtype, [TILES * CONSUMERS, 1, 1, ROWS, D], queries.layout),
         gl.allocate_shared_memory(outputs.dtype, [CONSUMERS, 1, 1, ROWS, D], outputs.layout),
         gl.allocate_shared_memory(keys.dtype, [STAGES, 1, 1, N, D], keys.layout),
         gl.allocate_shared_memory(values.dtype, [STAGES, 1, 1, N, D], values.layout),
-        barriers(CONSUMERS, 1), barriers(CONSUMERS, 1),
+        barriers(TILES * CONSUMERS, 1), barriers(TILES * CONSUMERS, 1),
         barriers(STAGES, 1), barriers(STAGES, CONSUMERS), barriers(STAGES, 1), barriers(STAGES, CONSUMERS),
         barriers(CONSUMERS, 1),
     )  # fmt: skip
@@ -129,6 +135,62 @@ def pass_turn(shared, settings, WHICH: gl.constexpr):
 def take_turn(n, shared, WHICH: gl.constexpr):
     """Consumer 0 begins; each of the others waits for the one before it."""
     mbarrier.wait(shared.turn.index(WHICH), n & 1 if WHICH else n & 1 ^ 1)
+
+
+# -- between programs --------------------------------------------------------------------------------------------------
+
+
+@builtin
+def reduce_add(descriptor, coordinates, source, _semantic=None):
+    """Like `async_store`, but adds to what is there."""
+    coordinates = _semantic._convert_to_ir_values(coordinates, require_i64=False)
+    _semantic.builder.create_async_tma_reduce(
+        ir.DESCRIPTOR_REDUCE_KIND.ADD, descriptor.handle, coordinates, source.handle
+    )
+
+
+@gluon.jit
+def await_turn(counter, turn):
+    """Until the number at `counter` is `turn`: copies that ended before are visible. Traps after some seconds."""
+    gl.inline_asm_elementwise(
+        """{
+        .reg .pred other, late;
+        .reg .b32 found, polls;
+        mov.b32 polls, 0;
+        again:
+        ld.acquire.gpu.global.b32 found, [$1];
+        add.s32 polls, polls, 1;
+        setp.gt.s32 late, polls, 8388608;
+        @late trap;
+        setp.ne.s32 other, found, $2;
+        @other bra again;
+        fence.proxy.async;
+        mov.b32 $0, found;
+        }""",
+        "=r,l,r", [counter, turn], dtype=gl.int32, is_pure=False, pack=1,
+    )  # fmt: skip
+
+
+@gluon.jit
+def end_turn(counter):
+    """Add one to the number at `counter` once the copies that this warp began are complete."""
+    gl.inline_asm_elementwise(
+        """{
+        .reg .pred first;
+        .reg .b32 lane;
+        cp.async.bulk.wait_group 0;
+        fence.proxy.async;
+        bar.warp.sync 0xffffffff;
+        mov.u32 lane, %laneid;
+        setp.eq.s32 first, lane, 0;
+        @first red.release.gpu.global.add.s32 [$1], 1;
+        mov.b32 $0, lane;
+        }""",
+        "=r,l", [counter], dtype=gl.int32, is_pure=False, pack=1,
+    )  # fmt: skip
+
+
+# -- arithmetic --------------------------------------------------------------------------------------------------------
 
 
 @gluon.jit

@@ -24,7 +24,7 @@ import torch
 import triton
 from torch import Tensor
 
-from benchmarks.kernels.arguments import check_attention
+from benchmarks.kernels.arguments import check_attention, is_hopper
 from benchmarks.kernels.sla_blocks import backward_keys, backward_queries, branch, forward, key_states
 from benchmarks.kernels.sla_map import block_map, listed, runs_here, tiles
 from theory.operators import sla as theory
@@ -34,9 +34,6 @@ FORWARD, QUERIES, KEYS = {"num_warps": 8, "STAGES": 3}, {"num_warps": 8, "STAGES
 STATES, BRANCH = {"num_warps": 8, "maxnreg": 128, "EACH": 4}, {"num_warps": 8}
 STEP = 32
 """Queries at a time in `backward_keys`: with so few, two programs share a multiprocessor."""
-GLUON = False
-"""Whether `sla_hopper` computes the sparse branch where it can: it passes the gate in the interpreter for Gluon, but
-has not yet run on a GPU."""
 
 
 def sla(q: Tensor, k: Tensor, v: Tensor, blocks: Tensor, form: theory.Form) -> tuple[Tensor, Tensor]:
@@ -106,7 +103,7 @@ def _sparse(
 ) -> tuple[Tensor, Tensor]:
     """O^s, and log2 of the sums of exponentials."""
     lists, counts = listed(blocks)
-    if GLUON and q.is_cuda and torch.cuda.get_device_capability(q.device)[0] == 9:
+    if is_hopper(q):
         from benchmarks.kernels import sla_hopper
 
         if sla_hopper.supported(q, k, v, query_block, key_block):

@@ -1,12 +1,11 @@
-"""The sparse branch of SLA for Hopper: warp-specialised, in Gluon, as `flash_sigmoid_hopper` is and of the same parts.
+"""The sparse branch of SLA for Hopper: warp-specialised, in Gluon, of the parts that `flash_sigmoid_hopper` is made of.
 
 One warp loads (TMA) queries and, by the lists, critical blocks of keys; two warpgroups of 64 query rows compute on the
 same blocks, taking turns to issue their products. While the weights of one block meet their values, the scores of the
 next become weights. Queries stay in registers, so that scores of 64 keys read keys alone from shared memory. Programs
 stay on their multiprocessor and go through the blocks of queries of one head after another.
 
-Blocks of 128 queries and 64 keys, float16 and bfloat16, width 64 or 128. Passes the gate in the interpreter for Gluon
-and compiles without spills; it has not yet run on a GPU, and `sla.GLUON` is off.
+Blocks of 128 queries and 64 keys, float16 and bfloat16, width 64 or 128: elsewhere `sla_blocks` computes the same.
 """
 
 # Gluon reads the annotations of an aggregate as classes: no `from __future__ import annotations` here.
@@ -206,9 +205,9 @@ def sparse_forward(
     TWICE: gl.constexpr = 2
     settings = Settings(N, D, STAGES, TWICE)
     task = Task(lists, counts, lses, scale, query_count, key_count, heads, tiles, query_blocks, key_blocks)
-    shared = allocated(queries, keys, values, outputs, N, D, STAGES, TWICE)
     ZERO: gl.constexpr = 0
     ONE: gl.constexpr = 1
+    shared = allocated(queries, keys, values, outputs, N, D, STAGES, TWICE, ONE)
     gl.warp_specialize([
         (_compute, (outputs, shared, task, settings, ZERO, RAGGED)),
         (_compute, (outputs, shared, task, settings, ONE, RAGGED)),

@@ -1,6 +1,10 @@
 """FlashSigmoid: its gate, its operator, and what it refuses."""
 
+import json
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -12,6 +16,22 @@ from benchmarks.gate import gate  # noqa: E402
 from benchmarks.kernels.flash_sigmoid import flash_sigmoid, reference, runs_here  # noqa: E402
 from theory.operators.attention import sigmoid  # noqa: E402
 from theory.operators.positions import causal  # noqa: E402
+
+SHARED = """
+import json
+from benchmarks.compiled import compiled
+from benchmarks.kernels import flash_sigmoid as kernel
+
+def shared(one, of_keys, width, dtype):
+    size = kernel._size(width, 4 if dtype == "fp32" else 2, of_keys)
+    options = {name: size.pop(name) for name in ("num_warps", "num_stages")}
+    types = {name: "*" + dtype if name in ("Q", "K", "V", "dO", "dK", "dV", "dQ") else "i32" for name in one.arg_names}
+    types |= {"biases": "*fp32", "slopes": "*fp32", "scale": "fp32"}
+    return compiled(one, types, size | {"CAUSAL": True, "ALIBI": True}, **options).shared
+
+print(json.dumps([shared(kernel._backward_keys, True, 128, "bf16"), shared(kernel._backward_keys, True, 256, "fp32")]))
+"""
+
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -27,6 +47,13 @@ def test_every_case_passes_the_gate_and_every_control_is_refused():
     assert judged.failures == []
     assert len(judged.judged) == 4 * len(CASES)
     assert min(judged.refused.values()) > 0
+
+
+def test_blocks_fit_into_the_shared_memory_of_a_hopper_gpu():
+    plain = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run([sys.executable, "-c", SHARED], capture_output=True, text=True, env=plain)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert all(0 < one <= 227 * 1024 for one in json.loads(done.stdout))
 
 
 def test_the_operator_is_the_one_of_theory():

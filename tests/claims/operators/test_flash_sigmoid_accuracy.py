@@ -29,7 +29,8 @@ small_weights = Claim(
     formula=r"\sum_j \lvert dP_j \rvert \le 2^{-8} \sum_j P_j",
     gap="Scores of one distribution; the error bound of outputs is that of values whose signs conspire. What training "
     "makes of it is not asked.",
-    repair="The sigmoid is taken through an exponential and a reciprocal, exact or with one step of Newton.",
+    repair="The sigmoid is taken through an exponential and a reciprocal, exact or with one step of Newton, also in "
+    "bfloat16.",
 )
 
 
@@ -56,8 +57,8 @@ def test_tanh_loses_more_than_half_precision_where_contexts_are_long(evidence, *
 
 
 @small_weights.check("benchmark", controls={"tanh": {"forms": ("tanh",)}})
-def test_an_exponential_and_a_reciprocal_keep_small_weights(evidence, *, forms=("divide", "newton")):
-    """512 to 131072 keys, both reciprocals."""
+def test_an_exponential_and_a_reciprocal_keep_small_weights(evidence, *, forms=("divide", "newton", "packed newton")):
+    """512 to 131072 keys, the reciprocal exact, by Newton's step, and that in bfloat16."""
     for form in forms:
         for keys in LENGTHS:
             evidence.expect("share of the weights that is lost", lost(form, keys), at_most=HALF)
