@@ -98,9 +98,8 @@ def test_a_clock_that_does_not_tie_gives_no_numbers(gpu, monkeypatch):
     monkeypatch.undo()
 
     def time_all(contenders, inputs, count=clock.ROUNDS):
-        return {
-            name: rounds({"A": 1, "A again": 1.1, "A twice": 2}[name], seed=at) for at, name in enumerate(contenders)
-        }
+        taken = {"A": 1, "A again": 1.1, "A twice": 2, "A on the first": 1}
+        return {name: rounds(taken[name], seed=at) for at, name in enumerate(contenders)}
 
     monkeypatch.setattr(clock, "time_all", time_all)
     found = measure.measure(BENCH, CPU)
@@ -111,7 +110,17 @@ def test_a_clock_that_does_not_tie_gives_no_numbers(gpu, monkeypatch):
 
 def test_a_clock_that_does_not_see_twice_the_work_is_doubted(monkeypatch):
     monkeypatch.setattr(clock, "time_all", lambda contenders, inputs: {name: Timed(np.ones(9)) for name in contenders})
-    assert "twice the work is not seen" in clock.trustworthy(add, [])[0]
+    assert "twice the work is not seen" in clock.trustworthy(add, [{}])[0]
+
+
+@pytest.mark.parametrize(("remembered", "doubts"), [(1.0, 0), (0.9, 1)])
+def test_a_clock_is_doubted_where_an_input_that_comes_every_time_is_faster(monkeypatch, remembered, doubts):
+    taken = {"A": 1.0, "A again": 1.0, "A twice": 2.0, "A on the first": remembered}
+    monkeypatch.setattr(
+        clock, "time_all", lambda contenders, inputs: {name: Timed(np.full(9, taken[name])) for name in contenders}
+    )
+    found = clock.trustworthy(add, [{}, {}, {}])
+    assert ["comes every time takes less time than by turns" in line for line in found] == [True] * doubts
 
 
 def test_every_operation_is_found_by_its_bench_and_none_is_listed_by_hand(capsys):
