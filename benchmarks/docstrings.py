@@ -84,7 +84,8 @@ def lines_of(record: Record) -> list[str]:
 
 
 def _speed(row: Row) -> str:
-    return f"{row.timed('fast').median:.3g} ms, {row.rate('fast') / 1e12:.3g} TFLOP/s"
+    speed = f"{row.timed('fast').median:.3g} ms, {row.rate('fast') / 1e12:.3g} TFLOP/s"
+    return speed if row.executed is None else f"{speed} with {row.executed / row.flops:.1%} of that work done"
 
 
 def _against(row: Row) -> str:

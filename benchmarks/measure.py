@@ -130,9 +130,10 @@ def time_case(bench: Bench, case: Case, generator: torch.Generator, rounds: int)
             contenders[name] = baseline
         except (Unsupported, RuntimeError) as error:  # RuntimeError: SDPA has no such kernel for this case
             absent[name] = str(error).split("\n")[0][:200]
-    cost = bench.cost(case)
+    cost, executed = bench.cost(case), bench.executed and bench.executed(case, inputs[0])
     shape = {field.name: plainly(getattr(case, field.name)) for field in fields(case)}
-    return Row(case.label, shape, cost.flops, cost.bytes, clock.time_all(contenders, inputs, rounds), absent)
+    timed = clock.time_all(contenders, inputs, rounds)
+    return Row(case.label, shape, cost.flops, cost.bytes, timed, absent, executed)
 
 
 def line_of(row: Row, record: Record) -> str:
@@ -143,7 +144,8 @@ def line_of(row: Row, record: Record) -> str:
         if name != "fast":
             against = ratio(one, row.times["fast"])
             line += f" ({against.median:.2f}x [{against.low:.2f}, {against.high:.2f}])"
-    return f"{line} TFLOP/s, {row.rate('fast') / record.roof(row):.0%} of the ceiling"
+    line += f" TFLOP/s, {row.rate('fast') / record.roof(row):.0%} of the ceiling"
+    return line if row.executed is None else f"{line}, {row.executed / row.flops:.1%} of the work executed"
 
 
 def summary(judged: Gate) -> dict[str, Any]:

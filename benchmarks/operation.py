@@ -53,6 +53,8 @@ class Bench:
     baselines  what the kernel is timed against, pinned by name; a baseline may raise `Unsupported` for a case
     controls   broken versions of fast, which the gate must refuse in at least one case each
     axis       the field of a case that plots and claims call its length
+    executed   (case, inputs) to the floating-point operations that fast does where it leaves work out, else None: cost
+               is then of the dense operation, so that times compare, and this says what the hardware was asked to do
     """
 
     name: str
@@ -66,6 +68,7 @@ class Bench:
     baselines: Mapping[str, Function]
     controls: Mapping[str, Function]
     axis: str = "queries"
+    executed: Callable[[Any, Inputs], float] | None = None
 
 
 class Unsupported(Exception):

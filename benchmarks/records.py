@@ -37,8 +37,8 @@ SHAPE: dict[Any, Any] = {
     "doubts": [TEXT],
     "ceilings": ({"flops": NUMBER, "bytes": NUMBER}, NoneType),
     "state": ({"before": STATE, "after": STATE}, NoneType),
-    "rows": [{"case": TEXT, "fields": {str: object}, "flops": NUMBER, "bytes": NUMBER, "absent": {str: TEXT},
-              "times": {str: TIMES}}],
+    "rows": [{"case": TEXT, "fields": {str: object}, "flops": NUMBER, "bytes": NUMBER, "executed": (*NUMBER, NoneType),
+              "absent": {str: TEXT}, "times": {str: TIMES}}],
 }  # fmt: skip
 
 
@@ -52,7 +52,10 @@ class Absent(LookupError):
 
 @dataclass(frozen=True)
 class Row:
-    """One case: its fields, its cost, and the rounds of every contender (`absent` says why one has none)."""
+    """One case: its fields, its cost, and the rounds of every contender (`absent` says why one has none).
+
+    `executed` is how many of the operations a kernel does that leaves some out.
+    """
 
     case: str
     fields: Mapping[str, Any]
@@ -60,6 +63,7 @@ class Row:
     bytes: float
     times: Mapping[str, Timed]
     absent: Mapping[str, str] = field(default_factory=dict)
+    executed: float | None = None
 
     def timed(self, contender: str) -> Timed:
         """Its rounds.
@@ -198,7 +202,8 @@ def to_json(record: Record) -> dict[str, Any]:
     names = ("name", "started", "axis", "only", "code", "environment", "gate", "doubts", "ceilings", "state")
     return {"schema": SCHEMA, **{name: getattr(record, name) for name in names}} | {
         "rows": [
-            {"case": row.case, "fields": row.fields, "flops": row.flops, "bytes": row.bytes, "absent": row.absent,
+            {"case": row.case, "fields": row.fields, "flops": row.flops, "bytes": row.bytes,
+             "executed": row.executed, "absent": row.absent,
              "times": {name: _times(row, name) for name in row.times}}
             for row in record.rows
         ],
@@ -237,7 +242,8 @@ def load(path: Path) -> Record:
         raise RecordError(f"{path} is no record of a benchmark: {wrong}; restore it from git, or {again}")
     rows = [
         Row(row["case"], row["fields"], row["flops"], row["bytes"],
-            {name: Timed(np.array(one["rounds"], float)) for name, one in row["times"].items()}, row["absent"])
+            {name: Timed(np.array(one["rounds"], float)) for name, one in row["times"].items()}, row["absent"],
+            row["executed"])
         for row in given.pop("rows")
     ]  # fmt: skip
     del given["schema"]

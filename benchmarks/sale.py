@@ -127,13 +127,13 @@ def cost(case: Prefill) -> Cost:
     return Cost(2.0 * rows * case.n * case.heads, moved)
 
 
-def executed(inputs: Inputs) -> float:
-    """Share of dense causal attention's pairs that the prefill computes, whole blocks at the diagonal."""
-    n = inputs["q"].shape[2]
+def executed(case: Prefill, inputs: Inputs) -> float:
+    """Of the prefill: 4 D a pair of the blocks kept, whole ones at the diagonal; selection, in int8, is not counted."""
     _, counts = kernel.select(inputs["q"], inputs["k"], inputs["tau"])
     block = torch.arange(counts.shape[2], device=counts.device)
     window = (block + 1) * theory.QUERIES - (block - 1).clamp(min=0) // 2 * theory.SEGMENT
-    return float((counts * theory.KEYS + window).double().mean() * theory.QUERIES * counts.shape[2] * 2 / n**2)
+    pairs = float((counts * theory.KEYS + window).double().sum()) * theory.QUERIES
+    return 4 * case.width * pairs
 
 
 # -- baselines ---------------------------------------------------------------------------------------------------------
@@ -242,4 +242,5 @@ BENCH = Bench(
         "mask off by one": partial(plain, attention=off_by_one),
     },
     axis="n",
+    executed=executed,
 )

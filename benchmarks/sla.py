@@ -8,6 +8,7 @@ work of dense attention, so that rates of all contenders compare; what the spars
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -118,15 +119,15 @@ def cost(case: Sla) -> Cost:
     return Cost(flops, rows * case.batch * case.heads * case.width * torch.finfo(getattr(torch, case.dtype)).bits / 8)
 
 
-def executed(case: Sla) -> Cost:
-    """Of the operator: critical blocks 4 b_q b_kv D each; states and their use 4 n D^2; the sum of states is
+def executed(case: Sla, inputs: Inputs) -> float:
+    """Of the operator: critical blocks of the map 4 b_q b_kv D each; states and their use 4 n D^2; the sum of states is
     2 T_m T_n D^2 as a matrix product. Backward 2.5 times that, 3.5 with the scores computed twice, is not counted."""
-    keys = case.keys or case.queries
-    rows, columns = -(-case.queries // case.query_block), -(-keys // case.key_block)
-    critical = rows * theory.count(case.high / 100, columns) * 4 * case.query_block * case.key_block * case.width
-    states = (2 * case.queries + 2 * keys + 2 * rows * columns) * case.width**2 if case.linear != "none" else 0
-    each = (critical + states) * (2.5 if case.backward else 1)
-    return Cost(case.batch * case.heads * each, cost(case).bytes)
+    *both, rows, columns = inputs["blocks"].shape
+    critical = float((inputs["blocks"] == 1).sum()) * 4 * case.query_block * case.key_block * case.width
+    states = (2 * case.queries + 2 * (case.keys or case.queries) + 2 * rows * columns) * case.width**2
+    if case.linear == "none":
+        states = 0
+    return (critical + math.prod(both) * states) * (2.5 if case.backward else 1)
 
 
 # -- baselines ---------------------------------------------------------------------------------------------------------
@@ -200,4 +201,5 @@ BENCH = Bench(
         "no scale": partial(plain, scale=1.0),
         "gradient without dZ": partial(plain, through_norm=False),
     },
+    executed=executed,
 )

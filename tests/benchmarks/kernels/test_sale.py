@@ -79,7 +79,8 @@ def test_the_share_of_pairs_is_that_of_kept_blocks():
     q, k, _ = three(640)
     tau = torch.full((2,), 0.1, device=DEVICE)
     blocks = theory.selection(q.float(), k.float(), tau).double().mean().item() * 10 * 20
-    assert executed({"q": q, "k": k, "tau": tau}) == pytest.approx(blocks * 64 * 32 * 2 / 640**2)
+    found = executed(Prefill(640, width=q.shape[-1]), {"q": q, "k": k, "tau": tau})
+    assert found == pytest.approx(4 * q.shape[-1] * q.shape[0] * q.shape[1] * blocks * 64 * 32)
 
 
 @pytest.mark.parametrize(("width", "dtype"), [(48, torch.float16), (32, torch.float64), (256, torch.float16)])
