@@ -37,7 +37,6 @@ from benchmarks.kernels.hopper import (
     await_use,
     descriptor,
     fetch,
-    fetch_block,
     operand,
     times_values,
     write_rows,
@@ -130,7 +129,18 @@ def _load(queries, keys, values, shared, problem, settings):
             mbarrier.wait(shared.q_free.index(at), j // TILES & 1 ^ 1)
             fetch(queries, batch, head, row + c * ROWS, shared.q_ready.index(at), shared.q.index(at))
         for i in range(blocks):
-            fetch_block(keys, values, batch, head // problem.group, i * settings.N, count + i, shared, settings)
+            n = count + i
+            stage = n % settings.STAGES
+            # Whoever gave back the values of a block has read the keys of the next: see `_step`. But the very first.
+            if n == settings.STAGES:
+                mbarrier.wait(shared.k_free.index(0), 0)
+            fetch(
+                keys, batch, head // problem.group, i * settings.N, shared.k_ready.index(stage), shared.k.index(stage)
+            )
+            mbarrier.wait(shared.v_free.index(stage), n // settings.STAGES & 1 ^ 1)
+            fetch(
+                values, batch, head // problem.group, i * settings.N, shared.v_ready.index(stage), shared.v.index(stage)
+            )
         count += blocks
 
 
@@ -160,15 +170,17 @@ def _offsets(head, problem, settings):
 def _pass_on(first, end, shared, settings):
     """Blocks that only later rows of a tile see, unread."""
     for n in range(first, end):
-        await_use(shared.k_ready, n, settings.STAGES)
-        mbarrier.arrive(shared.k_free.index(n % settings.STAGES))
         await_use(shared.v_ready, n, settings.STAGES)
         mbarrier.arrive(shared.v_free.index(n % settings.STAGES))
 
 
 @gluon.jit
 def _step(s, o, top, total, i, n, m, at, more, a, b, slope, back, full, shared, settings):
-    """Weights of block i, the n-th of this program, meet its values while the m-th is scored, where there is more."""
+    """Weights of block i, the n-th of this program, meet its values while the m-th is scored, where there is more.
+
+    Between n and m are blocks that only later rows see. Values of a block are given back, by each warpgroup, when these
+    and the keys of the next block are out of use: those before the m-th together with those of the n-th.
+    """
     if settings.CAUSAL and i >= full:
         w, top, total, shrink = weights(s, top, total, a, b, slope, back - i * settings.N, settings, True)
     else:
@@ -180,10 +192,11 @@ def _step(s, o, top, total, i, n, m, at, more, a, b, slope, back, full, shared, 
     mbarrier.wait(shared.k_ready.index(m % settings.STAGES), m // settings.STAGES & 1, pred=more)
     s = _scores(at, m, shared, settings)
     o = times_values(p, o, n, shared, settings)
-    s = warpgroup_mma_wait(1, [s])
-    mbarrier.arrive(shared.k_free.index(m % settings.STAGES), pred=more)
-    o = warpgroup_mma_wait(0, [o])
+    s, o = warpgroup_mma_wait(0, [s, o])
     mbarrier.arrive(shared.v_free.index(n % settings.STAGES))
+    if settings.CAUSAL and m - 1 > n:
+        await_use(shared.v_ready, m - 1, settings.STAGES)
+        mbarrier.arrive(shared.v_free.index((m - 1) % settings.STAGES))
     return s, o, top, total
 
 
@@ -219,7 +232,7 @@ def _compute(outputs, shared, problem, settings, WHICH: gl.constexpr):
             n, m, here, more = count + i, count + i + 1, at, True
             if i == mine - 1:
                 m, here, more = count + blocks, (j + 1) % TILES * settings.CONSUMERS + WHICH, j + 1 < own
-                _pass_on(n + 1, m, shared, settings)
+                _pass_on(n + 1, m - 1, shared, settings)
                 mbarrier.wait(shared.q_ready.index(here), (j + 1) // TILES & 1, pred=more)
             s, o, top, total = _step(s, o, top, total, i, n, m, here, more, a, b, slope, back, full, shared, settings)
         mbarrier.arrive(shared.q_free.index(at))
