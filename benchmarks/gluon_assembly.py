@@ -1,6 +1,7 @@
 """Inline assembly (PTX) of Gluon kernels on torch tensors, for `gluon_interpreter`: arithmetic, one line after another.
 
-A register holds 32 bits an element, as int32; each instruction says what they mean.
+A register holds 32 bits an element, as int32; each instruction says what they mean. Operations that are approximate on
+a GPU are exact here, and subnormal numbers stay.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from torch import Tensor
 
 from benchmarks.gluon_machine import plain, value
 
-MEANINGS = {"f32": torch.float32, "bf16x2": torch.bfloat16, "f16x2": torch.float16}
+MEANINGS = {"f32": torch.float32, "bf16x2": torch.bfloat16, "f16x2": torch.float16,
+            "b32": torch.int32, "u32": torch.int32, "s32": torch.int32}  # fmt: skip
 OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "ex2.approx.ftz": torch.exp2,
     "tanh.approx": torch.tanh,
@@ -63,7 +65,7 @@ def _instruction(name: str, operands: list[Tensor]) -> Tensor:
     if operation.startswith("cvt.rn."):
         high, low = (one.view(torch.float32) for one in operands)
         return torch.stack((low, high), -1).to(MEANINGS[operation[7:]]).view(torch.int32).squeeze(-1)
-    dtype = MEANINGS.get(meaning, torch.int32)
+    dtype = MEANINGS[meaning]
     if dtype.itemsize == 4:
         return OPERATIONS[operation](*(one.view(dtype) for one in operands)).view(torch.int32)
     return OPERATIONS[operation](*(one.unsqueeze(-1).view(dtype) for one in operands)).view(torch.int32).squeeze(-1)

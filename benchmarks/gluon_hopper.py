@@ -71,7 +71,7 @@ class Hopper:
         self.launch.finish(self.launch.local.stores, pendings)
 
     def await_turn(self, counter: Pointer, turn: int) -> None:
-        self.launch.wait(lambda: counter.base[counter.offset] == turn, f"turn {turn} of a counter")
+        self.launch.wait(lambda: bool(counter.base[counter.offset] == turn), f"turn {turn} of a counter")
 
     def end_turn(self, counter: Pointer) -> None:
         self.store_wait(0)
