@@ -31,7 +31,7 @@ TIMES = {"median": NUMBER, "low": NUMBER, "high": NUMBER, "rate": NUMBER, "round
 SHAPE: dict[Any, Any] = {
     "schema": int, "name": TEXT, "started": TEXT, "axis": TEXT, "only": TEXT, "code": TEXT,
     "environment": {"device": TEXT, "packages": {str: TEXT}, "commit": (TEXT, NoneType), "suite_seed": int,
-                    str: object},
+                    "python": TEXT, "scale": TEXT, "dirty": (bool, NoneType), str: object},
     "gate": {"passed": bool, "outputs": int, "failures": [TEXT], "refused": {str: int},
              "closest": ({"case": TEXT, "output": TEXT, "error": (*NUMBER, NoneType), "budget": NUMBER}, NoneType)},
     "doubts": [TEXT],
@@ -272,22 +272,36 @@ def kept(folder: Path = FOLDER) -> Iterator[tuple[Path, Record]]:
         yield path, load(path)
 
 
-def measured_here(folder: Path, device: str, name: str, code: str) -> Record:
+def to_judge_by(folder: Path, device: str | None, name: str, code: str) -> Record:
     """The record of an operation that this machine may judge a claim by.
 
+    Args:
+        folder: of `--json`; without a GPU also that of one device in it.
+        device: this machine's GPU, whose record it must be; None where there is none, and any machine's may be judged.
+
     Raises:
-        RecordError: there is none of this device, or it was measured with other code.
+        RecordError: there is no such record, or it was measured with other code.
     """
-    path = path_of(folder, device, name)
+    path = _only(folder, name) if device is None else path_of(folder, device, name)
     if not path.is_file():
         others = sorted(one.parent.name for one in folder.glob(f"*/{name}.json"))
         of = f"only of {', '.join(others)}" if others else "of no device"
         raise RecordError(f"{folder} has a record of {name} {of}; this machine's GPU is {device}: "
                           f"{AGAIN.format(name=name)}, or leave --benchmarks out")  # fmt: skip
     record = load(path)
-    if (record.device, record.name) != (device, name):
+    if (record.device, record.name) != (device or record.device, name):
         raise RecordError(f"{path} is of {record.name} on {record.device}, not {name} on this machine's {device}: "
                           f"{AGAIN.format(name=name)}")  # fmt: skip
     if record.code != code:
         raise RecordError(f"{path} was measured with other code than this: {AGAIN.format(name=name)}")
     return record
+
+
+def _only(folder: Path, name: str) -> Path:
+    """The record of an operation in a device's folder, or in a folder of devices if only one has it."""
+    own = folder / f"{name}.json"
+    found = [own] if own.is_file() else sorted(folder.glob(f"*/{name}.json"))
+    if len(found) != 1:
+        of = f"several: give one of {', '.join(str(one.parent) for one in found)}" if found else "none"
+        raise RecordError(f"this machine has no GPU, and of the records of {name} in {folder} there are {of}")
+    return found[0]

@@ -178,7 +178,9 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument(f"--{option}", action="append", default=[], metavar="KEY", help=text)
     one.add_argument("--level", action="append", default=[], choices=LEVELS, help="only checks at this level")
     one.add_argument(
-        "--benchmarks", metavar="DIR", help="times that `python -m benchmarks --json DIR` kept on this GPU"
+        "--benchmarks",
+        metavar="DIR",
+        help="times that `python -m benchmarks --json DIR` kept, of this GPU or, without one, of any",
     )
     one.add_argument("-n", dest="workers", default="auto", help="processes side by side (default: one per core)")
     one = command("nightly", nightly, "gates, times, claims at full scale and what changed: all that needs a GPU")

@@ -42,6 +42,7 @@ class Evidence:
         self.notes: list[str] = []
         self.figures: list[dict[str, str]] = []
         self.violated: Quantity | None = None
+        self.measured: dict[str, Any] | None = None
         self.smallest_case: dict[str, str] | None = None
         self._examples: int | None = None
         self._drawn: dict[str, Any] = {}
@@ -157,6 +158,15 @@ class Evidence:
         from reports.figures import to_svg
 
         self.figures.append({"title": title, "caption": caption, "svg": to_svg(figure)})
+
+    def measured_in(self, environment: Mapping[str, Any], started: str) -> None:
+        """The numbers were measured earlier, maybe elsewhere, and are judged now.
+
+        Args:
+            environment: as `environment.describe` gives it where they were measured.
+            started: when, in ISO 8601.
+        """
+        self.measured = dict(environment) | {"started": started}
 
     # -- for the plugin ------------------------------------------------------------------------------------------
 

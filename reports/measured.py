@@ -61,7 +61,7 @@ def keep(results: dict[str, Any], root: Path) -> list[Path]:
             environment = results["environments"][check["environment"]]
             if check["outcome"] in FINISHED and worth_keeping(check, environment):
                 kept.setdefault(claim["paper"], {})[claim["key"], check["name"]] = {
-                    "started": results["started"],
+                    "started": environment.get("started", results["started"]),
                     "environment": environment,
                     "controls": [
                         {name: control[name] for name in ("name", "outcome")} for control in check["controls"]

@@ -44,7 +44,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--benchmarks", type=Path, metavar="DIR",
-        help="times that `python -m benchmarks --json DIR` kept on this GPU; without it the run measures them",
+        help="times that `python -m benchmarks --json DIR` kept, of this GPU or, without one, of any; a run on a GPU "
+             "measures them where it is not given",
     )  # fmt: skip
     group.addoption("--title", help="title of the page")
     group = parser.getgroup("attest checkpoint", "claims about a checkpoint of your own, and no others")
@@ -259,6 +260,7 @@ def _result(item: pytest.Function, call: pytest.CallInfo[None]) -> dict[str, Any
         "seconds": call.duration,
         "evidence": recorded.to_json(),
         "violated": violated,
+        "measured": recorded.measured,
     }
 
 

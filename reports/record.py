@@ -103,9 +103,9 @@ def accept(entries: dict[str, dict[str, Any]], results: dict[str, Any]) -> dict[
 
 def _measured(claim: dict[str, Any], results: dict[str, Any]) -> dict[str, str] | None:
     for check in claim["checks"]:
-        device = results["environments"][check["environment"]]["device"]
-        if device != "cpu":
-            return {"device": device, "date": results["started"][:10]}
+        environment = results["environments"][check["environment"]]
+        if environment["device"] != "cpu":
+            return {"device": environment["device"], "date": environment.get("started", results["started"])[:10]}
     return None
 
 

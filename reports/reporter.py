@@ -108,6 +108,12 @@ class Reporter:
         selected = set(plan["selected"])
         seed = self.config.getoption("--suite-seed")
         claims = [results.fill_in(claim, self.outcomes, selected, seed) for claim in plan["claims"]]
+        environments = [environment.describe(
+            self.config.rootpath, suite_seed=seed, profile=self.config.getoption("--profile"),
+            device=self.device if self.device != "cpu" else environment.device(),
+            scale=self.config.getoption("--scale"), checkpoint=self.config.stash.get(CHECKPOINT, None),
+        )]  # fmt: skip
+        results.place(claims, self.outcomes, environments)
         return results.conclude({
             "schema": results.SCHEMA,
             "title": self.config.getoption("--title"),
@@ -118,11 +124,7 @@ class Reporter:
                 "papers": list(chosen.papers), "claims": list(chosen.claims), "levels": list(chosen.levels),
                 "complete": plan["complete"],
             },
-            "environments": [environment.describe(
-                self.config.rootpath, suite_seed=seed, profile=self.config.getoption("--profile"),
-                device=self.device if self.device != "cpu" else environment.device(),
-                scale=self.config.getoption("--scale"), checkpoint=self.config.stash.get(CHECKPOINT, None),
-            )],
+            "environments": environments,
             "claims": claims,
         }, self.config.rootpath)  # fmt: skip
 

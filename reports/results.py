@@ -97,6 +97,19 @@ def fill_in(
     return claim | {"checks": checks}
 
 
+def place(
+    claims: list[dict[str, Any]], outcomes: dict[str, dict[str, Any]], environments: list[dict[str, Any]]
+) -> None:
+    """Give each check whose numbers were measured earlier their environment, added to those of the run."""
+    for claim in claims:
+        for check in claim["checks"]:
+            measured = outcomes.get(node_id(claim["file"], check["name"]), {}).get("measured")
+            if measured is not None:
+                if measured not in environments:
+                    environments.append(measured)
+                check["environment"] = environments.index(measured)
+
+
 def _control(name: str, result: dict[str, Any]) -> dict[str, Any]:
     evidence = result["evidence"] or BLANK_EVIDENCE
     return {"name": name, "quantity": result["violated"], "smallest_case": evidence["smallest_case"]} | {

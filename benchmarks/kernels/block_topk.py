@@ -9,6 +9,35 @@ Numerics. Scores in float32. Fixed order, no atomics: two runs agree bitwise.
 
 Limits: as of `benchmarks.kernels.paged_attention`, and at most 32768 pages a sequence; beyond, and on a CPU,
 `theory.operators.block_topk` answers. Source: Sadhukhan et al., arXiv:2506.05333.
+
+-- measured; written by `python -m benchmarks.docstrings` --
+Measured: NVIDIA H200, 2026-11-25, torch 2.11.0, triton 3.6.0; a square matrix product reaches 791 TFLOP/s, a copy 4.25
+    TB/s.
+Measured: batch=256 heads=2 context=32768: 0.101 ms, 4.07 TFLOP/s, 63% of the ceiling; all pages takes 9.79 times as
+    long [9.73, 9.87], SDPA/flash takes 15.61 times as long [15.41, 15.74], SDPA/cudnn takes 9.61 times as long [9.55,
+    9.65], attention alone takes 0.51 times as long [0.50, 0.51], search alone takes 0.58 times as long [0.58, 0.59],
+    all pages chosen takes 10.28 times as long [10.22, 10.36].
+Measured: batch=256 heads=4 context=32768: 0.11 ms, 6.27 TFLOP/s, 59% of the ceiling; all pages takes 9.02 times as
+    long [8.96, 9.10], SDPA/flash takes 14.50 times as long [14.22, 14.64], SDPA/cudnn takes 8.87 times as long [8.80,
+    8.95], attention alone takes 0.46 times as long [0.46, 0.47], search alone takes 0.63 times as long [0.62, 0.63],
+    all pages chosen takes 9.57 times as long [9.51, 9.67].
+Measured: batch=256 heads=5 context=32768: 0.122 ms, 6.78 TFLOP/s, 53% of the ceiling; all pages takes 8.14 times as
+    long [8.10, 8.23], SDPA/flash takes 12.97 times as long [12.84, 13.08], SDPA/cudnn takes 8.01 times as long [7.96,
+    8.09], attention alone takes 0.42 times as long [0.42, 0.42], search alone takes 0.66 times as long [0.65, 0.67],
+    all pages chosen takes 8.72 times as long [8.66, 8.80].
+Measured: batch=256 heads=8 context=32768: 0.123 ms, 10.1 TFLOP/s, 52% of the ceiling; all pages takes 8.06 times as
+    long [7.99, 8.11], SDPA/flash takes 12.93 times as long [12.81, 13.01], SDPA/cudnn takes 7.93 times as long [7.86,
+    7.99], attention alone takes 0.42 times as long [0.41, 0.43], search alone takes 0.66 times as long [0.66, 0.67],
+    all pages chosen takes 8.62 times as long [8.58, 8.72].
+Measured: batch=16 heads=8 context=32768: 0.428 ms, 0.181 TFLOP/s, 1% of the ceiling; all pages takes 0.48 times as
+    long [0.36, 0.60], SDPA/flash takes 0.36 times as long [0.25, 0.46], SDPA/cudnn takes 1.05 times as long [0.96,
+    1.28], attention alone takes 0.18 times as long [0.04, 0.52], search alone takes 0.46 times as long [0.41, 0.60],
+    all pages chosen takes 1.02 times as long [0.88, 1.16].
+Measured: batch=1 heads=8 context=32768: 0.0793 ms, 0.0611 TFLOP/s, 0% of the ceiling; all pages takes 0.58 times as
+    long [0.56, 0.62], SDPA/flash takes 0.51 times as long [0.36, 1.29], SDPA/cudnn takes 5.58 times as long [3.21,
+    12.41], attention alone takes 0.70 times as long [0.12, 2.15], search alone takes 0.56 times as long [0.17, 2.03],
+    all pages chosen takes 1.65 times as long [0.29, 5.06].
+-- end of what was measured --
 """
 
 from __future__ import annotations

@@ -9,6 +9,31 @@ in float32. Two runs agree bitwise. Memory beside inputs and outputs: the intege
 
 Limits: the kernels take D of 32, 64 and 128 in float16 and bfloat16; otherwise, and on a CPU, `theory.operators.sale`
 answers with n x n matrices. No backward pass. Source: Ji et al., arXiv:2505.24179, and its released code.
+
+-- measured; written by `python -m benchmarks.docstrings` --
+Measured: NVIDIA H200, 2026-11-25, torch 2.11.0, triton 3.6.0; a square matrix product reaches 791 TFLOP/s, a copy 4.22
+    TB/s.
+Measured: heads=6 n=131072: 16.3 ms, 1.62e+03 TFLOP/s with 2.4% of that work done, 205% of the ceiling; SDPA/flash
+    takes 5.14 times as long [5.00, 5.30], SDPA/cudnn takes 2.60 times as long [2.56, 2.65], quantising alone takes
+    0.03 times as long [0.03, 0.04], selecting alone takes 0.94 times as long [0.93, 1.07], attending alone, blocks
+    given takes 0.11 times as long [0.10, 0.12], attending to all, blocks given takes 3.68 times as long [3.54, 3.74],
+    nothing discarded takes 4.53 times as long [4.47, 4.60].
+Measured: heads=4 every=3 n=65536: 6.06 ms, 726 TFLOP/s with 33.8% of that work done, 92% of the ceiling; SDPA/flash
+    takes 2.43 times as long [2.40, 2.47], SDPA/cudnn takes 1.18 times as long [1.15, 1.20], quantising alone takes
+    0.04 times as long [0.04, 0.04], selecting alone takes 0.45 times as long [0.44, 0.46], attending alone, blocks
+    given takes 0.54 times as long [0.53, 0.54], attending to all, blocks given takes 1.54 times as long [1.53, 1.57],
+    nothing discarded takes 1.97 times as long [1.94, 1.99].
+Measured: heads=4 every=12 n=65536: 3.74 ms, 1.18e+03 TFLOP/s with 8.9% of that work done, 149% of the ceiling;
+    SDPA/flash takes 3.98 times as long [3.89, 4.02], SDPA/cudnn takes 1.90 times as long [1.84, 1.96], quantising
+    alone takes 0.07 times as long [0.07, 0.07], selecting alone takes 0.72 times as long [0.70, 0.74], attending
+    alone, blocks given takes 0.25 times as long [0.24, 0.25], attending to all, blocks given takes 2.49 times as long
+    [2.43, 2.54], nothing discarded takes 3.19 times as long [3.15, 3.24].
+Measured: heads=4 every=64 n=65536: 3.07 ms, 1.43e+03 TFLOP/s with 2.1% of that work done, 181% of the ceiling;
+    SDPA/flash takes 4.84 times as long [4.81, 4.87], SDPA/cudnn takes 2.32 times as long [2.29, 2.35], quantising
+    alone takes 0.08 times as long [0.08, 0.09], selecting alone takes 0.87 times as long [0.86, 0.89], attending
+    alone, blocks given takes 0.10 times as long [0.10, 0.10], attending to all, blocks given takes 3.04 times as long
+    [3.00, 3.08], nothing discarded takes 3.92 times as long [3.85, 3.96].
+-- end of what was measured --
 """
 
 from __future__ import annotations

@@ -7,8 +7,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch")
 pytest.importorskip("triton", reason="needs triton")
 
-from benchmarks import measure  # noqa: E402
+from benchmarks import measure, records  # noqa: E402
 from reports import measured as kept  # noqa: E402
+from reports import record as verdicts  # noqa: E402
 from tests.benchmarks.bench_house import House  # noqa: E402
 from tests.benchmarks.planted import DEVICE, GREEN, record, row  # noqa: E402
 
@@ -59,6 +60,31 @@ def test_what_was_kept_stands_on_the_page_of_a_machine_without_a_gpu(house, monk
     page = (house.path / "reports/out/index.html").read_text("utf-8")
     shown = page[page.index(f"On a GPU: measured on {DEVICE}, {house.results['started'][:10]}") :]
     assert shown.index("lowest ratio") < shown.index("<figure") < shown.index("99 % interval")
+
+
+def test_without_a_gpu_what_was_kept_is_judged_all_the_same_and_names_its_machine_and_day(house, monkeypatch):
+    house.keep()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    claim, check = house.run(f"--benchmarks={house.folder}")
+    assert (claim["verdict"], claim["level"]) == ("supported", "benchmark")
+    where = house.results["environments"][check["environment"]]
+    assert (where["device"], where["started"]) == (DEVICE, record().started)
+    assert house.results["environments"][0]["device"] == "cpu"
+    [path] = kept.keep(house.results, house.path)
+    assert f'"started": "{record().started}"' in path.read_text("utf-8")
+    accepted = verdicts.accept({}, house.results)
+    assert accepted[claim["key"]]["measured"] == {"device": DEVICE, "date": record().date}
+
+
+def test_without_a_gpu_records_of_several_are_told_apart_by_their_folders(house, monkeypatch):
+    house.keep()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    own = records.path_of(house.folder, DEVICE, "flash_sigmoid")
+    other = house.folder / "another" / own.name
+    other.parent.mkdir()
+    other.write_text(own.read_text("utf-8"), "utf-8")
+    assert "of the records of flash_sigmoid" in house.run(f"--benchmarks={house.folder}")[1]["why"]
+    assert house.run(f"--benchmarks={own.parent}")[0]["verdict"] == "supported"
 
 
 def test_without_a_gpu_it_is_not_run_and_the_reason_says_how(house, monkeypatch):

@@ -149,18 +149,18 @@ def test_a_missing_a_cut_and_a_newer_file_are_told_apart(kept):
 
 
 def test_a_machine_judges_by_records_of_its_own_device_and_code_alone(kept, tmp_path):
-    assert records.measured_here(tmp_path, DEVICE, "sum", "1234").name == "sum"
+    assert records.to_judge_by(tmp_path, DEVICE, "sum", "1234").name == "sum"
     with pytest.raises(RecordError, match="only of nvidia-h200; this machine's GPU is NVIDIA H100"):
-        records.measured_here(tmp_path, "NVIDIA H100", "sum", "1234")
+        records.to_judge_by(tmp_path, "NVIDIA H100", "sum", "1234")
     with pytest.raises(RecordError, match="a record of product of no device"):
-        records.measured_here(tmp_path, DEVICE, "product", "1234")
+        records.to_judge_by(tmp_path, DEVICE, "product", "1234")
     with pytest.raises(RecordError, match="was measured with other code"):
-        records.measured_here(tmp_path, DEVICE, "sum", "5678")
+        records.to_judge_by(tmp_path, DEVICE, "sum", "5678")
     moved = records.path_of(tmp_path, "NVIDIA H100", "sum")
     moved.parent.mkdir()
     kept.rename(moved)
     with pytest.raises(RecordError, match="is of sum on NVIDIA H200, not sum on this machine's NVIDIA H100"):
-        records.measured_here(tmp_path, "NVIDIA H100", "sum", "1234")
+        records.to_judge_by(tmp_path, "NVIDIA H100", "sum", "1234")
 
 
 def test_every_committed_record_can_be_read_drawn_and_lies_where_it_belongs():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.records import Absent, RecordError, measured_here
+from benchmarks.records import Absent, RecordError, to_judge_by
 from empirical.checkpoints import Lacks
 from reports.randomness import seed_for
 
@@ -69,17 +69,19 @@ def questions(request, checkpoint):
 
 
 @pytest.fixture(scope="session")
-def bench(request, tmp_path_factory):
-    """Name of an operation to its record: of --benchmarks, or measured by the first process that asks; needs a GPU."""
+def times(request, tmp_path_factory):
+    """Name of an operation to its record: of --benchmarks, or measured by the first process that asks, on a GPU."""
     torch = pytest.importorskip("torch", reason="needs torch")
-    if not torch.cuda.is_available():
+    kept, seed = request.config.getoption("--benchmarks"), request.config.getoption("--suite-seed")
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    if gpu is None and kept is None:
         pytest.skip(
-            "needs a GPU: there `attest nightly`, or `python -m benchmarks --json DIR`, `attest run --benchmarks DIR`"
+            "needs a GPU: there `attest nightly`, or `python -m benchmarks --json DIR`; here or there "
+            "`attest run --benchmarks DIR` judges what is kept in DIR"
         )
     pytest.importorskip("triton", reason="needs triton")
     from benchmarks.measure import code_of, names, once
 
-    kept, seed = request.config.getoption("--benchmarks"), request.config.getoption("--suite-seed")
     own = tmp_path_factory.getbasetemp()
     shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
@@ -88,13 +90,25 @@ def bench(request, tmp_path_factory):
         if name not in names():
             raise LookupError(f"no operation {name!r} in benchmarks; there are {', '.join(names())}")
         if kept is not None:
-            found = measured_here(kept, torch.cuda.get_device_name(), name, code_of(name))
+            found = to_judge_by(kept, gpu, name, code_of(name))
         else:
             found = once(name, shared / "benchmarks", torch.device("cuda"), seed)
         if not found.gate["passed"]:
             raise RecordError(f"the gate of {name} is red: {'; '.join(found.gate['failures'])}")
         if found.doubts:
             pytest.skip(f"the clock could not be trusted: {'; '.join(found.doubts)}; measure while nothing else runs")
+        return found
+
+    return record
+
+
+@pytest.fixture
+def bench(evidence, times):
+    """`times`, and the check's numbers are those of the machine where they were measured."""
+
+    def record(name):
+        found = times(name)
+        evidence.measured_in(found.environment, found.started)
         return found
 
     return record
