@@ -27,9 +27,14 @@ FLASH = {"the baseline against itself": ITSELF, "the two exchanged": EXCHANGED}
 
 
 def ratios(record, slow, fast, *, shortest=LONG, **fields):
-    """Setting and length -> how many times the time of `fast` the contender `slow` takes."""
+    """Width and length -> how many times the time of `fast` the contender `slow` takes."""
     rows = [row for row in record.select(**fields) if record.length(row) >= shortest]
-    return {row.case: record.ratio(row.case, slow, fast) for row in rows}
+    return {shape(row): record.ratio(row.case, slow, fast) for row in rows}
+
+
+def shape(row):
+    """What tells cases of one setting apart."""
+    return f"D = {row.fields['width']}, n = {row.fields['queries']}"
 
 
 def expect_less_time(evidence, found, share=1.0, name="time over the baseline's"):
@@ -38,10 +43,11 @@ def expect_less_time(evidence, found, share=1.0, name="time over the baseline's"
         evidence.expect(name, 1 / one.low, less_than=share, interval=(1 / one.high, 1 / one.low))
 
 
-def report(evidence, name, found):
+def report(evidence, name, causal, found):
     """Time saved in each case, as a note."""
+    mask = ", under a causal mask" if causal else ", no mask"
     saved = (f"{case}: {1 - 1 / one.median:.1%}" for case, one in found.items())
-    evidence.note(f"Time saved against {name}: {'; '.join(saved)}.")
+    evidence.note(f"Time saved against {name}{mask}: {'; '.join(saved)}.")
 
 
 def draw(evidence, record):
@@ -56,7 +62,7 @@ def expect_saved(evidence, record, slow, fast, *, backward=False, stated=(0.0, 0
     """More than `stated` of the time is saved without and with a causal mask, in every case from LONG on."""
     for causal, saved in zip((False, True), stated, strict=True):
         found = ratios(record, slow, fast, causal=causal, backward=backward)
-        report(evidence, slow, found)
+        report(evidence, slow, causal, found)
         name = f"time over the baseline's, {saved:.2%} to be saved" if saved else "time over the baseline's"
         expect_less_time(evidence, found, 1 - saved, name)
 
@@ -157,8 +163,8 @@ def test_both_passes_together_take_less_time(evidence, bench, *, slow="SDPA/flas
         first, second = ([row for row in rows if record.length(row) >= LONG] for rows in passes)
         ahead = {(row.fields["width"], row.fields["queries"]): row for row in first}
         pairs = [(ahead[row.fields["width"], row.fields["queries"]], row) for row in second]
-        found = {one.case: ratio(whole((one, two), slow), whole((one, two), fast)) for one, two in pairs}
-        report(evidence, slow, found)
+        found = {shape(one): ratio(whole((one, two), slow), whole((one, two), fast)) for one, two in pairs}
+        report(evidence, slow, causal, found)
         expect_less_time(evidence, found)
 
 
@@ -209,7 +215,7 @@ def test_backward_takes_less_time_than_cudnn_at_width_64(evidence, bench, *, slo
     record = bench("flash_sigmoid")
     for causal in (False, True):
         found = ratios(record, slow, fast, causal=causal, backward=True, width=width)
-        report(evidence, slow, found)
+        report(evidence, slow, causal, found)
         expect_less_time(evidence, found)
 
 
@@ -255,7 +261,7 @@ def test_the_same_schedule_is_faster_without_row_statistics(evidence, bench, *, 
     for other in ("sigmoid in float32", "tanh"):
         for causal in (False, True):
             found = ratios(record, slow, other, causal=causal, backward=False)
-            report(evidence, f"softmax, by {other}", found)
+            report(evidence, f"softmax, by {other}", causal, found)
     expect_saved(evidence, record, slow, fast)
 
 
