@@ -62,12 +62,23 @@ def numbers(root: Path) -> str:
         f"\nThe record holds {len(words)} claims of {len({claim.paper for claim in claims})} papers; each of their "
         f"checks has controls, {controls} in all; one that is not rejected where its check runs fails the run. "
         f"{sum(any(check.checkpoint for check in claim.checks) for claim in claims)} claims speak of pretrained models "
-        "and wait for a checkpoint of yours. Times "
+        f"and wait for a checkpoint of yours. {_elsewhere(entries)}Times "
         "without installing and with no model trained before, measured on "
         f"{environment['processor']}, Python {environment['python']}. "
         f"Starting `attest list` takes {_time(times, 'attest list, whole process')}; the plugin adds "
         f"{_time(times, 'plugin, per check with a control')} to a check.\n\n"
     )
+
+
+def _elsewhere(entries: list[dict[str, Any]]) -> str:
+    """How many claims have verdicts that were measured on a GPU, and which."""
+    measured = [entry for entry in entries if entry["measured"]]
+    words = [entry["verdict"] for entry in measured]
+    counted = ", ".join(f"{words.count(word)} {word}" for word in VERDICTS if word in words)
+    devices = sorted({entry["measured"]["device"] for entry in measured})
+    if not measured:
+        return ""
+    return f"{len(measured)} that are not run here have verdicts measured on {' and '.join(devices)}: {counted}. "
 
 
 def _time(times: dict[str, Any], name: str) -> str:
