@@ -42,6 +42,12 @@ def describe(
     }
 
 
+def origin(results: dict[str, Any], check: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """Where and when a check's numbers were measured: in its run, or in an earlier one that it judged."""
+    where = results["environments"][check["environment"]]
+    return where, where.get("started", results["started"])
+
+
 def device() -> str:
     """Name of the accelerator this process used; "cpu" when it never imported torch or has none."""
     torch = sys.modules.get("torch")

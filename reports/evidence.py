@@ -42,7 +42,7 @@ class Evidence:
         self.notes: list[str] = []
         self.figures: list[dict[str, str]] = []
         self.violated: Quantity | None = None
-        self.measured: dict[str, Any] | None = None
+        self.origin: dict[str, Any] | None = None
         self.smallest_case: dict[str, str] | None = None
         self._examples: int | None = None
         self._drawn: dict[str, Any] = {}
@@ -166,7 +166,7 @@ class Evidence:
             environment: as `environment.describe` gives it where they were measured.
             started: when, in ISO 8601.
         """
-        self.measured = dict(environment) | {"started": started}
+        self.origin = dict(environment) | {"started": started}
 
     # -- for the plugin ------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from reports.environment import origin
 from reports.files import write_whole
 
 FOLDER = "reports/measured"
@@ -58,10 +59,10 @@ def keep(results: dict[str, Any], root: Path) -> list[Path]:
     kept: dict[str, dict[tuple[str, str], dict[str, Any]]] = {}
     for claim in results["claims"]:
         for check in claim["checks"]:
-            environment = results["environments"][check["environment"]]
+            environment, started = origin(results, check)
             if check["outcome"] in FINISHED and worth_keeping(check, environment):
                 kept.setdefault(claim["paper"], {})[claim["key"], check["name"]] = {
-                    "started": environment.get("started", results["started"]),
+                    "started": started,
                     "environment": environment,
                     "controls": [
                         {name: control[name] for name in ("name", "outcome")} for control in check["controls"]

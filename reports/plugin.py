@@ -260,7 +260,7 @@ def _result(item: pytest.Function, call: pytest.CallInfo[None]) -> dict[str, Any
         "seconds": call.duration,
         "evidence": recorded.to_json(),
         "violated": violated,
-        "measured": recorded.measured,
+        "origin": recorded.origin,
     }
 
 

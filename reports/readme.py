@@ -49,15 +49,14 @@ def numbers(root: Path) -> str:
     recorded = record.load(root / record.RECORD)
     entries = [recorded[claim.key] for claim in claims if claim.key in recorded]
     words = ["not run" if entry["measured"] else entry["verdict"] for entry in entries]  # measured on a GPU alone
-    counted = ", ".join(f"{words.count(word)} {word}" for word in VERDICTS if word in words)
     controls = sum(len(check.controls) for claim in claims for check in claim.checks)
     measured = json.loads((root / COSTS).read_text("utf-8"))
     times = {cost["name"]: cost for cost in measured["costs"]}
     environment = measured["environment"]
     return (
         "\n| command | takes | you should see |\n| --- | --- | --- |\n"
-        f"| `tox run -e report` | {_time(times, 'all claims and the page')} | `{len(words)} claims: {counted}`, "
-        "and the path of the page, `reports/out/index.html` |\n"
+        f"| `tox run -e report` | {_time(times, 'all claims and the page')} | `{len(words)} claims: "
+        f"{_counted(words)}`, and the path of the page, `reports/out/index.html` |\n"
         f"| `tox run -e tests` | {_time(times, 'all tests')} | no failure, and the same line |\n"
         f"\nThe record holds {len(words)} claims of {len({claim.paper for claim in claims})} papers; each of their "
         f"checks has controls, {controls} in all; one that is not rejected where its check runs fails the run. "
@@ -73,12 +72,15 @@ def numbers(root: Path) -> str:
 def _elsewhere(entries: list[dict[str, Any]]) -> str:
     """How many claims have verdicts that were measured on a GPU, and which."""
     measured = [entry for entry in entries if entry["measured"]]
-    words = [entry["verdict"] for entry in measured]
-    counted = ", ".join(f"{words.count(word)} {word}" for word in VERDICTS if word in words)
     devices = sorted({entry["measured"]["device"] for entry in measured})
     if not measured:
         return ""
+    counted = _counted([entry["verdict"] for entry in measured])
     return f"{len(measured)} that are not run here have verdicts measured on {' and '.join(devices)}: {counted}. "
+
+
+def _counted(words: list[str]) -> str:
+    return ", ".join(f"{words.count(word)} {word}" for word in VERDICTS if word in words)
 
 
 def _time(times: dict[str, Any], name: str) -> str:

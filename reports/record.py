@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from reports.claim import LEVELS
+from reports.environment import origin
 from reports.files import write_whole
 from reports.verdict import VERDICTS
 
@@ -103,9 +104,9 @@ def accept(entries: dict[str, dict[str, Any]], results: dict[str, Any]) -> dict[
 
 def _measured(claim: dict[str, Any], results: dict[str, Any]) -> dict[str, str] | None:
     for check in claim["checks"]:
-        environment = results["environments"][check["environment"]]
+        environment, started = origin(results, check)
         if environment["device"] != "cpu":
-            return {"device": environment["device"], "date": environment.get("started", results["started"])[:10]}
+            return {"device": environment["device"], "date": started[:10]}
     return None
 
 

@@ -103,11 +103,11 @@ def place(
     """Give each check whose numbers were measured earlier their environment, added to those of the run."""
     for claim in claims:
         for check in claim["checks"]:
-            measured = outcomes.get(node_id(claim["file"], check["name"]), {}).get("measured")
-            if measured is not None:
-                if measured not in environments:
-                    environments.append(measured)
-                check["environment"] = environments.index(measured)
+            origin = outcomes.get(node_id(claim["file"], check["name"]), {}).get("origin")
+            if origin is not None:
+                if origin not in environments:
+                    environments.append(origin)
+                check["environment"] = environments.index(origin)
 
 
 def _control(name: str, result: dict[str, Any]) -> dict[str, Any]:

@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 
 import pytest
 
@@ -14,6 +11,7 @@ pytest.importorskip("triton", reason="needs triton (pip install triton)")
 from benchmarks.flash_sigmoid import BENCH, CASES, Attention, cost  # noqa: E402
 from benchmarks.gate import gate  # noqa: E402
 from benchmarks.kernels.flash_sigmoid import flash_sigmoid, reference, runs_here  # noqa: E402
+from tests.benchmarks.apart import run_apart  # noqa: E402
 from theory.operators.attention import sigmoid  # noqa: E402
 from theory.operators.positions import causal  # noqa: E402
 
@@ -50,10 +48,7 @@ def test_every_case_passes_the_gate_and_every_control_is_refused():
 
 
 def test_blocks_fit_into_the_shared_memory_of_a_hopper_gpu():
-    plain = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    done = subprocess.run([sys.executable, "-c", SHARED], capture_output=True, text=True, env=plain)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert all(0 < one <= 227 * 1024 for one in json.loads(done.stdout))
+    assert all(0 < one <= 227 * 1024 for one in json.loads(run_apart(SHARED)))
 
 
 def test_the_operator_is_the_one_of_theory():

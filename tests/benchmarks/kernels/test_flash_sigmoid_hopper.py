@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 
 import pytest
 
@@ -15,6 +12,7 @@ from benchmarks.flash_sigmoid import Attention, make, plain, reference, tensors 
 from benchmarks.gate import judge  # noqa: E402
 from benchmarks.gluon_interpreter import interpreted  # noqa: E402
 from benchmarks.kernels import flash_sigmoid_hopper as hopper  # noqa: E402
+from tests.benchmarks.apart import run_apart  # noqa: E402
 
 CASES = [
     *(Attention(n, n, causal=causal, dtype="bfloat16") for n in (1, 63, 64, 65, 192, 193) for causal in (False, True)),
@@ -80,12 +78,7 @@ def test_the_softmax_twin_is_softmax():
 
 
 def look(width, dtype="bf16", causal=False, alibi=False, form="packed newton"):
-    """In a process of its own: here kernels are loaded for the interpreter."""
-    plain = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    arguments = [sys.executable, "-c", LIST, json.dumps([width, dtype, causal, alibi, form])]
-    done = subprocess.run(arguments, capture_output=True, text=True, env=plain)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout)
+    return json.loads(run_apart(LIST, [width, dtype, causal, alibi, form]))
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 
 import pytest
 
@@ -20,6 +17,7 @@ from benchmarks.kernels import flash_sigmoid  # noqa: E402
 from benchmarks.kernels import flash_sigmoid_hopper_backward as hopper  # noqa: E402
 from benchmarks.kernels.hopper import ROWS  # noqa: E402
 from benchmarks.sdpa import named  # noqa: E402
+from tests.benchmarks.apart import run_apart  # noqa: E402
 
 
 def attention(queries, keys, **options):
@@ -210,12 +208,8 @@ def test_the_operator_leaves_to_the_portable_kernels_what_it_does_not_take(monke
 
 @pytest.fixture(scope="module")
 def looks():
-    """In a process of its own: here kernels are loaded for the interpreter."""
-    plain = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    arguments = [sys.executable, "-c", LIST, json.dumps(COMPILED)]
-    done = subprocess.run(arguments, capture_output=True, text=True, env=plain)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return {case: json.loads(line) for case, line in zip(COMPILED, done.stdout.splitlines(), strict=True)}
+    printed = run_apart(LIST, COMPILED)
+    return {case: json.loads(line) for case, line in zip(COMPILED, printed.splitlines(), strict=True)}
 
 
 @pytest.mark.parametrize(("width", "dtype", "causal"), COMPILED)

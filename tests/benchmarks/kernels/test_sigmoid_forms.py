@@ -2,10 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +11,7 @@ pytest.importorskip("triton", reason="needs triton")
 
 from benchmarks.gluon_assembly import run  # noqa: E402
 from benchmarks.kernels.sigmoid_forms import FORMS, PACKED, PACKED_UNIT, inherited, weights  # noqa: E402
-
-ROOT = Path(__file__).parents[3]
-
+from tests.benchmarks.apart import run_apart  # noqa: E402
 
 COMPILE = """
 import json
@@ -31,12 +25,7 @@ print(json.dumps({form: [one.count("MUFU"), one.spilled] for form, one in made.i
 
 
 def test_all_but_division_need_one_special_function_a_weight_of_the_two_of_a_thread():
-    here = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    done = subprocess.run(
-        [sys.executable, "-c", COMPILE], cwd=ROOT, env=here, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {
+    assert json.loads(run_apart(COMPILE)) == {
         "tanh": [2, 0], "divide": [4, 0], "newton": [2, 0], "packed newton": [2, 0],
     }  # fmt: skip
 

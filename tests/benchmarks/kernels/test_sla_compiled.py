@@ -1,11 +1,10 @@
 """The kernels of sparse-linear attention as the compiler makes them for Hopper, without a GPU."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
+
+from tests.benchmarks.apart import run_apart
 
 pytest.importorskip("torch", reason="needs torch")
 pytest.importorskip("triton", reason="needs triton (pip install triton)")
@@ -47,11 +46,7 @@ KERNELS = ["key_states", "branch", "forward", "backward_keys", "sparse_forward"]
 
 @pytest.fixture(scope="module")
 def found():
-    """Compiled in a process of its own: here kernels are loaded for the interpreter."""
-    plain = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    done = subprocess.run([sys.executable, "-c", LIST], capture_output=True, text=True, env=plain)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout)
+    return json.loads(run_apart(LIST))
 
 
 @pytest.mark.parametrize("kernel", [*KERNELS, "backward_queries"])
