@@ -27,12 +27,10 @@ KEYS = gl.constexpr(2 * ROWS.value)
 
 @aggregate
 class Settings:
-    """What the compiler knows: queries of a step, width, stages of the ring, buffers of dS K, what P lacks, mask."""
+    """What the compiler knows: queries of a step, width, what P lacks, mask."""
 
     M: gl.constexpr
     D: gl.constexpr
-    STAGES: gl.constexpr
-    SUMS: gl.constexpr
     UNIT: gl.constexpr
     CAUSAL: gl.constexpr
     SCORES: gl.constexpr
@@ -41,9 +39,8 @@ class Settings:
     SHARE: gl.constexpr
 
     @gluon.constexpr_function
-    def __init__(self, M, D, STAGES, SUMS, UNIT, CAUSAL):
-        for name, value in (("M", M), ("D", D), ("STAGES", STAGES), ("SUMS", SUMS), ("UNIT", UNIT),
-                            ("CAUSAL", CAUSAL)):  # fmt: skip
+    def __init__(self, M, D, UNIT, CAUSAL):
+        for name, value in (("M", M), ("D", D), ("UNIT", UNIT), ("CAUSAL", CAUSAL)):
             setattr(self, name, gl.constexpr(value))
         output = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, gl._unwrap_if_constexpr(D), 16])
         self.SCORES = gl.constexpr(gl.NVMMADistributedLayout([3, 0], [4, 1], [16, gl._unwrap_if_constexpr(M), 16]))

@@ -33,6 +33,7 @@ from benchmarks.kernels.flash_sigmoid_weights import FORMS, unit, weights
 from benchmarks.kernels.hopper import (
     ROWS,
     Settings,
+    addressable,
     allocated,
     await_use,
     descriptor,
@@ -276,9 +277,7 @@ def _forward(
 def supported(q: Tensor, k: Tensor, v: Tensor) -> bool:
     """Whether `forward` takes these: half precision, a width of `WIDTHS`, and what TMA can address."""
     fits = q.dtype in (torch.float16, torch.bfloat16) and q.shape[-1] in WIDTHS and min(q.numel(), k.numel()) > 0
-    return fits and all(
-        x.data_ptr() % 16 == 0 and all(stride > 0 and stride % 8 == 0 for stride in x.stride()[:3]) for x in (q, k, v)
-    )
+    return fits and addressable(q, k, v)
 
 
 def size(width: int) -> dict[str, int]:

@@ -5,18 +5,17 @@ With P the weights (queries, keys), dO (queries, width) and dP = dO V^T:
     dV = P^T dO,   dS = P (1 - P) dP,   dQ = scale dS K,   dK = scale dS^T Q.
 
 A program keeps 128 keys and walks over blocks of queries, so that P is computed once and dV and dK stay in registers.
-Two warpgroups have 64 keys each. A step is S^T = K Q^T and dP^T = V dO^T, then dV and dK of the warpgroup's own keys,
-and of dS K, over all 128 keys, half: the warpgroups exchange dS through shared memory. dK is still being multiplied
-when a step ends, beside the next one's weights; therefore its dS comes from shared memory, not from registers that the
-next step needs. One warp loads queries and gradients (TMA); another adds dS K to sums (float32) in global memory, and a
-second, small kernel scales and rounds these.
+Two warpgroups have 64 keys each. A step is S^T = K Q^T and dP^T = V dO^T, then dV and dK of the warpgroup's own keys, P
+and dS in registers, and of dS K, over all 128 keys, half: the warpgroups exchange dS through shared memory, and while
+they wait for one another dK is multiplied. One warp loads queries and gradients (TMA). Two others add dS K to sums
+(float32) in global memory, each that of every second step, so that one may wait for its turn or for its sum to land
+while the other adds; a second, small kernel scales and rounds the sums.
 
 Two runs agree bitwise: additions in global memory have an order, that of `flash_sigmoid_backward_walk`.
 
-What was measured to matter, on an H200 by leaving it out: that each waits for its turn, most of all; then the additions
-in L2 and the weights, about as much as one another. The rest is products and their operands from shared memory. Not
-faster on the whole: dS K a step late, when nobody waits for the other warpgroup; values in registers; a dK that ends
-with its step, its dS in registers, but for width 64 under the causal mask.
+Slower on an H200, whose power is what limits it: one adding warp, for which all then wait; dK of a dS from shared
+memory, still multiplied beside the weights of the next step. Not faster: no turns; scores of the next step ahead of
+this one's dS K, though that takes fewer cycles.
 
 Limits: float16 and bfloat16, head widths of `WIDTHS`, no slopes. Memory: beside the gradients, queries x width float32
 a head. Needs compute capability 9; runs in `benchmarks.gluon_interpreter`.
@@ -36,7 +35,6 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     mbarrier,
     tma,
     warpgroup_mma,
-    warpgroup_mma_init,
     warpgroup_mma_wait,
 )
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
@@ -46,10 +44,10 @@ from benchmarks.kernels.flash_sigmoid_backward_walk import KEYS, Problem, Settin
 from benchmarks.kernels.flash_sigmoid_backward_weights import change, unit, weights
 from benchmarks.kernels.hopper import (
     ROWS,
+    addressable,
     async_load,
     async_store,
     await_turn,
-    await_use,
     barriers,
     descriptor,
     end_turn,
@@ -65,7 +63,7 @@ LOG2_E = gl.constexpr(math.log2(math.e))
 
 @aggregate
 class Shared:
-    """Shared memory: keys, values, a ring of queries and gradients, dS of two steps, dS K, and who may touch what."""
+    """Shared memory: keys and values; of two steps queries, gradients, dS and dS K; and who may touch what."""
 
     k: gl.shared_memory_descriptor
     v: gl.shared_memory_descriptor
@@ -89,6 +87,12 @@ class Shared:
         self.free, self.ds_ready, self.dq_ready, self.dq_free = free, ds_ready, dq_ready, dq_free
 
 
+@gluon.jit
+def _await(barriers, n):
+    """Until what step n has here is ready: of two steps there is room for."""
+    mbarrier.wait(barriers.index(n & 1), n >> 1 & 1)
+
+
 # -- loading and adding ------------------------------------------------------------------------------------------------
 
 
@@ -104,41 +108,39 @@ def _fetch_pair(descriptor, walk, ready, target):
 @gluon.jit
 def _load(queries, keys, values, gradients, shared, problem, settings):
     walk = own_walk(problem, settings)
-    STAGES: gl.constexpr = settings.STAGES
     _fetch_pair(keys, walk, shared.k_ready, shared.k)
     for n in range(problem.group * walk.count):
-        stage = n % STAGES
+        slot = n & 1
         head = walk.key_head * problem.group + n // walk.count
         row = visited(n % walk.count, walk) * settings.M
-        mbarrier.wait(shared.free.index(stage), n // STAGES & 1 ^ 1)
-        fetch(queries, walk.batch, head, row, shared.q_ready.index(stage), shared.q.index(stage))
+        mbarrier.wait(shared.free.index(slot), n >> 1 & 1 ^ 1)
+        fetch(queries, walk.batch, head, row, shared.q_ready.index(slot), shared.q.index(slot))
         if n == 0:
             _fetch_pair(values, walk, shared.v_ready, shared.v)
-        fetch(gradients, walk.batch, head, row, shared.do_ready.index(stage), shared.do.index(stage))
+        fetch(gradients, walk.batch, head, row, shared.do_ready.index(slot), shared.do.index(slot))
 
 
 @gluon.jit
-def _add(sums, shared, problem, settings):
-    """Each step's dS K to global memory in its turn."""
+def _add(sums, shared, problem, settings, WHICH: gl.constexpr):
+    """Every second step's dS K to global memory in its turn."""
     walk = own_walk(problem, settings)
-    for n in range(problem.group * walk.count):
-        slot = n % settings.SUMS
+    for n in range(WHICH, problem.group * walk.count, 2):
         at = visited(n % walk.count, walk)
         head = walk.batch * problem.heads + walk.key_head * problem.group + n // walk.count
         place = head * walk.blocks + at
         turn = turn_of(at, walk, problem, settings)
-        await_use(shared.dq_ready, n, settings.SUMS)
         await_turn(problem.turns + place, turn)
+        _await(shared.dq_ready, n)
         for half in gl.static_range(2):
             row, column = place * settings.M, half * 64
             if settings.D == 64:
                 row, column = place * settings.M + half * ROWS, 0
             if turn == 0:
-                async_store(sums, [row, column], shared.dq.index(slot * 2 + half))
+                async_store(sums, [row, column], shared.dq.index(WHICH * 2 + half))
             else:
-                reduce_add(sums, [row, column], shared.dq.index(slot * 2 + half))
+                reduce_add(sums, [row, column], shared.dq.index(WHICH * 2 + half))
         tma.store_wait(0)
-        mbarrier.arrive(shared.dq_free.index(slot))
+        mbarrier.arrive(shared.dq_free.index(WHICH))
         end_turn(problem.turns + place)
 
 
@@ -148,15 +150,15 @@ def _add(sums, shared, problem, settings):
 @gluon.jit
 def _scores(n, shared, settings, WHICH: gl.constexpr):
     """K Q^T and V dO^T of step n, (ROWS, M), under way."""
-    stage = n % settings.STAGES
+    slot = n & 1
     nothing = gl.zeros((ROWS, settings.M), gl.float32, settings.SCORES)
     k = shared.k.index(WHICH).reshape((ROWS, settings.D))
     v = shared.v.index(WHICH).reshape((ROWS, settings.D))
-    q = shared.q.index(stage).reshape((settings.M, settings.D)).permute((1, 0))
-    do = shared.do.index(stage).reshape((settings.M, settings.D)).permute((1, 0))
-    await_use(shared.q_ready, n, settings.STAGES)
+    q = shared.q.index(slot).reshape((settings.M, settings.D)).permute((1, 0))
+    do = shared.do.index(slot).reshape((settings.M, settings.D)).permute((1, 0))
+    _await(shared.q_ready, n)
     s = warpgroup_mma(k, q, nothing, use_acc=False, is_async=True)
-    await_use(shared.do_ready, n, settings.STAGES)
+    _await(shared.do_ready, n)
     mbarrier.wait(shared.v_ready.index(0), 0, pred=n == 0)
     dp = warpgroup_mma(v, do, nothing, use_acc=False, is_async=True)
     return s, dp
@@ -180,8 +182,8 @@ def _share(slot, shared, settings, WHICH: gl.constexpr):
 @gluon.jit
 def _give(dq, n, shared, settings, WHICH: gl.constexpr):
     """Hand the dS K of step n to the warp that adds it."""
-    slot = n % settings.SUMS
-    mbarrier.wait(shared.dq_free.index(slot), n // settings.SUMS & 1 ^ 1)
+    slot = n & 1
+    mbarrier.wait(shared.dq_free.index(slot), n >> 1 & 1 ^ 1)
     shared.dq.index(slot * 2 + WHICH).store(dq)
     fence_async_shared()
     mbarrier.arrive(shared.dq_ready.index(slot))
@@ -189,14 +191,11 @@ def _give(dq, n, shared, settings, WHICH: gl.constexpr):
 
 @gluon.jit
 def _step(n, dk, dv, a, b, ahead, shared, settings, WHICH: gl.constexpr):
-    """Step n; dK is under way before and after it. The first query is `ahead` of the warpgroup's first key."""
-    STAGES: gl.constexpr = settings.STAGES
-    stage, slot = n % STAGES, n % 2
-    q = shared.q.index(stage).reshape((settings.M, settings.D))
-    do = shared.do.index(stage).reshape((settings.M, settings.D))
+    """Step n. The first query is `ahead` of the warpgroup's first key."""
+    slot = n & 1
+    q = shared.q.index(slot).reshape((settings.M, settings.D))
+    do = shared.do.index(slot).reshape((settings.M, settings.D))
     s, dp = _scores(n, shared, settings, WHICH)
-    dk = warpgroup_mma_wait(2, [dk])
-    mbarrier.arrive(shared.free.index((n + STAGES - 1) % STAGES), pred=n > 0)
     s = warpgroup_mma_wait(1, [s])
     if settings.CAUSAL and ahead < ROWS - 1:
         p, slope = weights(s, a, b, ahead, shared.q.dtype, settings, True)
@@ -204,17 +203,20 @@ def _step(n, dk, dv, a, b, ahead, shared, settings, WHICH: gl.constexpr):
         p, slope = weights(s, a, b, ahead, shared.q.dtype, settings, False)
     p = operand(p, shared.q.dtype, settings)
     # Passes at once. The compiler does not move the weights across it.
-    await_use(shared.do_ready, n, STAGES)
+    _await(shared.do_ready, n)
     dv = warpgroup_mma(p, do, dv, is_async=True)
     dp = warpgroup_mma_wait(1, [dp])
+    ds = change(slope, dp, shared.q.dtype)
     # Who found the other warpgroup's dS of the step before knows that it is done with that of two steps before.
-    shared.ds.index(slot * 2 + WHICH).store(change(slope, dp, shared.q.dtype))
+    shared.ds.index(slot * 2 + WHICH).store(ds)
     fence_async_shared()
     mbarrier.arrive(shared.ds_ready.index(slot))
-    await_use(shared.ds_ready, n, 2)
+    dk = warpgroup_mma(operand(ds, shared.q.dtype, settings), q, dk, is_async=True)
+    _await(shared.ds_ready, n)
     dq = _share(slot, shared, settings, WHICH)
-    dk = warpgroup_mma(shared.ds.index(slot * 2 + WHICH), q, dk, is_async=True)
-    dv, dq = warpgroup_mma_wait(1, [dv, dq])
+    dk, dv = warpgroup_mma_wait(2, [dk, dv])
+    mbarrier.arrive(shared.free.index(slot))
+    dq = warpgroup_mma_wait(0, [dq])
     _give(dq, n, shared, settings, WHICH)
     return dk, dv
 
@@ -241,11 +243,9 @@ def _compute(key_gradients, value_gradients, shared, problem, settings, WHICH: g
     mbarrier.wait(shared.k_ready.index(0), 0)
     for member in range(problem.group):
         b = gl.load(problem.biases + walk.key_head * problem.group + member) * -LOG2_E
-        dk = warpgroup_mma_init(dk)
         for t in range(walk.count):
             n = member * walk.count + t
             dk, dv = _step(n, dk, dv, a, b, ahead + t * settings.M, shared, settings, WHICH)
-        dk = warpgroup_mma_wait(0, [dk])
     _write(dv * settings.UNIT, value_gradients, walk, shared.v.index(WHICH), settings, WHICH)
     dk *= problem.scale * (settings.UNIT * settings.UNIT)
     _write(dk, key_gradients, walk, shared.v.index(WHICH), settings, WHICH)
@@ -256,21 +256,20 @@ def _compute(key_gradients, value_gradients, shared, problem, settings, WHICH: g
 def _backward(
     queries, keys, values, gradients, key_gradients, value_gradients, sums, turns, biases, scale,
     query_count, key_count, heads, group, processors,
-    M: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, SUMS: gl.constexpr, UNIT: gl.constexpr,
-    CAUSAL: gl.constexpr,
+    M: gl.constexpr, D: gl.constexpr, UNIT: gl.constexpr, CAUSAL: gl.constexpr,
 ):  # fmt: skip
     """One block of keys of one key head: program (block + blocks * (head + heads * batch)), the causal last first."""
-    settings = Settings(M, D, STAGES, SUMS, UNIT, CAUSAL)
+    settings = Settings(M, D, UNIT, CAUSAL)
     problem = Problem(biases, turns, scale, query_count, key_count, heads, group, processors)
     shared = Shared(
         gl.allocate_shared_memory(keys.dtype, [2, 1, 1, ROWS, D], keys.layout),
         gl.allocate_shared_memory(keys.dtype, [2, 1, 1, ROWS, D], values.layout),
-        gl.allocate_shared_memory(keys.dtype, [STAGES, 1, 1, M, D], queries.layout),
-        gl.allocate_shared_memory(keys.dtype, [STAGES, 1, 1, M, D], gradients.layout),
+        gl.allocate_shared_memory(keys.dtype, [2, 1, 1, M, D], queries.layout),
+        gl.allocate_shared_memory(keys.dtype, [2, 1, 1, M, D], gradients.layout),
         gl.allocate_shared_memory(keys.dtype, [2 * 2, ROWS, M], gl.NVMMASharedLayout(128, 16, rank=2)),
-        gl.allocate_shared_memory(gl.float32, [2 * SUMS, ROWS, 64], sums.layout),
-        barriers(1, 1), barriers(1, 1), barriers(STAGES, 1), barriers(STAGES, 1), barriers(STAGES, 2),
-        barriers(2, 2), barriers(SUMS, 2), barriers(SUMS, 1),
+        gl.allocate_shared_memory(gl.float32, [2 * 2, ROWS, 64], sums.layout),
+        barriers(1, 1), barriers(1, 1), barriers(2, 1), barriers(2, 1), barriers(2, 2),
+        barriers(2, 2), barriers(2, 2), barriers(2, 1),
     )  # fmt: skip
     fence_async_shared()
     ZERO: gl.constexpr = 0
@@ -279,8 +278,9 @@ def _backward(
         (_compute, (key_gradients, value_gradients, shared, problem, settings, ZERO)),
         (_compute, (key_gradients, value_gradients, shared, problem, settings, ONE)),
         (_load, (queries, keys, values, gradients, shared, problem, settings)),
-        (_add, (sums, shared, problem, settings)),
-    ], [4, 1, 1], [240, 24, 24])  # fmt: skip
+        (_add, (sums, shared, problem, settings, ZERO)),
+        (_add, (sums, shared, problem, settings, ONE)),
+    ], [4, 1, 1, 1], [240, 24, 24, 24])  # fmt: skip
 
 
 @triton.jit
@@ -305,15 +305,12 @@ def _scaled(
 def supported(do: Tensor, q: Tensor, k: Tensor, v: Tensor) -> bool:
     """Whether `backward` takes these: half precision, a width of `WIDTHS`, and what TMA can address."""
     fits = q.dtype in (torch.float16, torch.bfloat16) and q.shape[-1] in WIDTHS and min(q.numel(), k.numel()) > 0
-    return fits and all(
-        x.data_ptr() % 16 == 0 and all(stride > 0 and stride % 8 == 0 for stride in x.stride()[:3])
-        for x in (do, q, k, v)
-    )
+    return fits and addressable(do, q, k, v)
 
 
 def size(width: int) -> dict[str, int]:
-    """Queries of a step, stages of the ring and buffers of dS K for a width: what fits into shared memory."""
-    return {"M": 8192 // width, "D": width, "STAGES": 2, "SUMS": 2}
+    """Queries of a step for a width: as many as leave shared memory room for two steps."""
+    return {"M": 8192 // width, "D": width}
 
 
 def backward(

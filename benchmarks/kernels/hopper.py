@@ -222,6 +222,14 @@ def write_rows(o, outputs, batch, head, row, shared, settings, WHICH: gl.constex
     async_store(outputs, [batch, head, row, 0], shared.o.index(WHICH))
 
 
+def addressable(*tensors: Tensor) -> bool:
+    """Whether TMA can address these (batch, heads, length, width), two bytes an element."""
+    return all(
+        x.stride(-1) == 1 and x.data_ptr() % 16 == 0 and all(step > 0 and step % 8 == 0 for step in x.stride()[:3])
+        for x in tensors
+    )
+
+
 def descriptor(x: Tensor, rows: int) -> TensorDescriptor:
     """Of x (batch, heads, length, width): blocks of some rows of one head."""
     layout = gl.NVMMASharedLayout(swizzle_byte_width=min(128, 2 * x.shape[3]), element_bitwidth=16, rank=4)

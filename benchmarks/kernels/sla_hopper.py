@@ -27,6 +27,7 @@ from triton.language.core import _aggregate as aggregate
 from benchmarks.kernels.hopper import (
     ROWS,
     Settings,
+    addressable,
     allocated,
     await_use,
     descriptor,
@@ -218,14 +219,7 @@ def sparse_forward(
 def supported(q: Tensor, k: Tensor, v: Tensor, query_block: int, key_block: int) -> bool:
     """Whether `forward` takes these: its blocks, half precision, width 64 or 128, and what TMA can address."""
     fits = (query_block, key_block) == (QUERIES, KEYS) and q.dtype in (torch.float16, torch.bfloat16)
-    return (
-        fits
-        and q.shape[-1] in (64, 128)
-        and all(
-            x.stride(-1) == 1 and x.data_ptr() % 16 == 0 and all(step > 0 and step % 8 == 0 for step in x.stride()[:3])
-            for x in (q, k, v)
-        )
-    )
+    return fits and q.shape[-1] in (64, 128) and addressable(q, k, v)
 
 
 def forward(q: Tensor, k: Tensor, v: Tensor, lists: Tensor, counts: Tensor, scale: float) -> tuple[Tensor, Tensor]:
