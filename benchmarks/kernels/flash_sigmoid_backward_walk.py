@@ -5,13 +5,18 @@ Sums in global memory, those of a block of queries over all keys, have the order
 programs have added, each knows its turn and waits for it, the first one stores instead. Turns follow the walks, so that
 nobody waits long as long as all keep pace:
 
-- under the causal mask all walks end with the last queries; those of later keys start earlier in time and go first;
-- else programs that run at the same time begin at different queries, spread over all, and go around; who comes by first
-  goes first. Who runs at the same time is a matter of the number of multiprocessors, and with more blocks of keys than
-  these so is the order of the sum: GPUs of different sizes may then differ in the last bit.
+- under the causal mask all walks end with the last queries; those of later keys, which are shorter, start earlier in
+  time and go first. But the GPU would idle while the longest walk of all ends alone: of the last heads, as many as fill
+  it, long walks start first; these begin with the last queries, and those of earlier keys go first;
+- without a mask programs that run at the same time begin at different queries, spread over all, and go around; who
+  comes by first goes first.
 
-Programs start in the order of their numbers. They wait for such as started before, or for such as fit onto the GPU
-together with them: where fewer multiprocessors are free for good than the device has, waiting traps after some seconds.
+What fills the GPU is a matter of the number of its multiprocessors, and so is, of the last heads and of more blocks of
+keys than these, the order of a sum: GPUs of different sizes may differ in the last bit.
+
+Programs start in the order of their numbers. Under the mask they wait only for such as started before; without it also
+for such as fit onto the GPU together with them: where fewer multiprocessors are free for good than the device has,
+waiting traps after some seconds.
 """
 
 # Gluon reads the annotations of an aggregate as classes: no `from __future__ import annotations` here.
@@ -69,19 +74,20 @@ class Problem:
 
 @aggregate
 class Walk:
-    """Of a program: batch, key head, block of keys, its first block of queries, how many it visits, of how many."""
+    """Of a program: batch, key head, block of keys, first block of queries, 1 or -1 for its way, how many of how many."""
 
     batch: gl.tensor
     key_head: gl.tensor
     block: gl.tensor
     start: gl.tensor
+    way: gl.tensor
     count: gl.tensor
     blocks: gl.tensor
 
     @gluon.constexpr_function
-    def __init__(self, batch, key_head, block, start, count, blocks):
+    def __init__(self, batch, key_head, block, start, way, count, blocks):
         self.batch, self.key_head, self.block = batch, key_head, block
-        self.start, self.count, self.blocks = start, count, blocks
+        self.start, self.way, self.count, self.blocks = start, way, count, blocks
 
 
 @gluon.jit
@@ -91,14 +97,20 @@ def own_walk(problem, settings):
     key_blocks = gl.cdiv(problem.keys, KEYS)
     key_heads = problem.heads // problem.group
     block, both = gl.program_id(0) % key_blocks, gl.program_id(0) // key_blocks
-    start, count = block, blocks
+    way, count = 1, blocks
     if settings.CAUSAL:
-        block = key_blocks - 1 - block
+        last = gl.maximum(problem.processors // key_blocks, 1)
+        others = gl.num_programs(0) // key_blocks - last
+        rest = gl.program_id(0) - others * key_blocks
+        back = (others > 0) & (rest >= 0)
+        block = gl.where(back, rest // last, key_blocks - 1 - block)
+        both = gl.where(back, others + rest % last, both)
         start = gl.maximum(block * KEYS - (problem.keys - problem.queries), 0) // settings.M
         count = blocks - start
+        start, way = gl.where(back, blocks - 1, start), gl.where(back, -1, 1)
     else:
         start = gl.cdiv(block % problem.processors * blocks, _together(block, problem))
-    return Walk(both // key_heads, both % key_heads, block, start, count, blocks)
+    return Walk(both // key_heads, both % key_heads, block, start, way, count, blocks)
 
 
 @gluon.jit
@@ -110,20 +122,20 @@ def _together(block, problem):
 
 @gluon.jit
 def visited(t, walk):
-    """The t-th block of queries of a walk, the first after the last."""
-    at = walk.start + t
+    """The t-th block of queries of a walk; without a mask the first comes after the last."""
+    at = walk.start + t * walk.way
     return gl.where(at >= walk.blocks, at - walk.blocks, at)
 
 
 @gluon.jit
 def turn_of(at, walk, problem, settings):
-    """How many programs add to a block of queries before this one: those with later keys, or that come by earlier."""
-    block = walk.block
+    """How many programs add to a block of queries before this one."""
     if settings.CAUSAL:
         last = ((at + 1) * settings.M - 1 + problem.keys - problem.queries) // KEYS
-        turn = gl.minimum(gl.cdiv(problem.keys, KEYS) - 1, last) - block
+        turn = gl.minimum(gl.cdiv(problem.keys, KEYS) - 1, last) - walk.block
+        turn = gl.where(walk.way < 0, walk.block, turn)
     else:
-        together = _together(block, problem)
-        turn = at * together // walk.blocks - block % problem.processors
-        turn = gl.where(turn < 0, turn + together, turn) + block // problem.processors * problem.processors
+        together = _together(walk.block, problem)
+        turn = at * together // walk.blocks - walk.block % problem.processors
+        turn = gl.where(turn < 0, turn + together, turn) + walk.block // problem.processors * problem.processors
     return turn

@@ -240,12 +240,13 @@ def _compute(key_gradients, value_gradients, shared, problem, settings, WHICH: g
     dv = gl.zeros((ROWS, settings.D), gl.float32, settings.OUTPUT)
     a = problem.scale * -LOG2_E
     ahead = walk.start * settings.M + problem.keys - problem.queries - (walk.block * KEYS + WHICH * ROWS)
+    further = walk.way * settings.M
     mbarrier.wait(shared.k_ready.index(0), 0)
     for member in range(problem.group):
         b = gl.load(problem.biases + walk.key_head * problem.group + member) * -LOG2_E
         for t in range(walk.count):
             n = member * walk.count + t
-            dk, dv = _step(n, dk, dv, a, b, ahead + t * settings.M, shared, settings, WHICH)
+            dk, dv = _step(n, dk, dv, a, b, ahead + t * further, shared, settings, WHICH)
     _write(dv * settings.UNIT, value_gradients, walk, shared.v.index(WHICH), settings, WHICH)
     dk *= problem.scale * (settings.UNIT * settings.UNIT)
     _write(dk, key_gradients, walk, shared.v.index(WHICH), settings, WHICH)
@@ -258,7 +259,7 @@ def _backward(
     query_count, key_count, heads, group, processors,
     M: gl.constexpr, D: gl.constexpr, UNIT: gl.constexpr, CAUSAL: gl.constexpr,
 ):  # fmt: skip
-    """One block of keys of one key head: program (block + blocks * (head + heads * batch)), the causal last first."""
+    """dK and dV of one block of keys of one key head, a program, and its part of dQ."""
     settings = Settings(M, D, UNIT, CAUSAL)
     problem = Problem(biases, turns, scale, query_count, key_count, heads, group, processors)
     shared = Shared(

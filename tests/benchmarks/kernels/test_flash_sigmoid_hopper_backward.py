@@ -88,7 +88,7 @@ def test_it_passes_the_gate_in_the_interpreter(case):
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("width", [64, 128])
-def test_bits_depend_neither_on_what_happens_first_nor_on_how_many_processors_there_are(width, causal):
+def test_bits_of_one_head_depend_neither_on_what_happens_first_nor_on_how_many_processors_there_are(width, causal):
     case = attention(300, 300, width=width, heads=2, key_heads=1, causal=causal)
     first = found(case)
     assert all(same(first, found(case, seed, processors)) for seed, processors in ((1, 3), (2, 4), (3, 9)))
@@ -100,6 +100,19 @@ def test_more_blocks_of_keys_than_processors_wait_for_none_that_has_not_started(
     case = attention(200, 600, heads=2, causal=causal)
     assert failures(case, processors=processors) == []
     assert same(found(case, 1, processors), found(case, 2, processors))
+
+
+@pytest.mark.parametrize("width", [64, 128])
+@pytest.mark.parametrize("processors", [1, 3, 5, 7])
+def test_of_more_heads_than_fit_the_last_are_walked_backwards_to_the_same_sums(width, processors):
+    case = attention(300, 300, width=width, heads=6, key_heads=3, batch=2, causal=True)
+    assert failures(case, processors=processors) == []
+    assert same(found(case, 1, processors), found(case, 2, processors))
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(300, 170), (170, 300), (64, 600)])
+def test_heads_walked_backwards_may_have_more_or_fewer_keys_than_queries(queries, keys):
+    assert failures(attention(queries, keys, heads=5, key_heads=5, causal=True)) == []
 
 
 # -- broken on purpose -------------------------------------------------------------------------------------------------
