@@ -75,14 +75,15 @@ def trustworthy(function: Function, inputs: Sequence[Inputs]) -> list[str]:
     tie, double = ratio(timed["A again"], timed["A"]), ratio(timed["A twice"], timed["A"])
     found = []
     if not tie.low <= 1.02 or not tie.high >= 0.98:
-        found.append(f"the same kernel twice does not tie: {tie}")
+        found.append(f"the same kernel twice does not tie: {tie.median:.3f} [{tie.low:.3f}, {tie.high:.3f}]")
     if double.low < 1.3:
-        found.append(f"twice the work is not seen as slower: {double}")
+        found.append(f"twice the work is not seen as slower: {double.median:.3f} [{double.low:.3f}, {double.high:.3f}]")
     # Rounds in which both had the first input: how long a call takes may depend on its data.
     fresh, repeated = (Timed(timed[name].rounds[:: len(inputs)]) for name in ("A", "A on the first"))
     remembered = ratio(fresh, repeated)
     if remembered.low > 1.02:
-        found.append(f"an input that comes every time takes less time than by turns: {remembered}")
+        found.append("an input that comes every time takes less time than by turns: "
+                     f"{remembered.median:.3f} [{remembered.low:.3f}, {remembered.high:.3f}]")  # fmt: skip
     return found
 
 

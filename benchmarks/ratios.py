@@ -32,9 +32,6 @@ class Ratio:
     low: float
     high: float
 
-    def __str__(self) -> str:
-        return f"{self.median:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
 
 def ratio(numerator: Timed, denominator: Timed, seed: int = 0) -> Ratio:
     """Time over time, round by round."""

@@ -74,7 +74,7 @@ class Problem:
 
 @aggregate
 class Walk:
-    """Of a program: batch, key head, block of keys, first block of queries, 1 or -1 for its way, how many of how many."""
+    """Of a program: batch, key head, block of keys, first block of queries, its way (1 or -1), how many of how many."""
 
     batch: gl.tensor
     key_head: gl.tensor
