@@ -1,6 +1,6 @@
 """FlashSigmoid's forward pass for Hopper: warp-specialised, in Gluon. The operator is that of `flash_sigmoid`.
 
-One warp loads (TMA); two or four warpgroups of 64 query rows each compute. A warpgroup turns the scores of a block of
+One warp loads (TMA); two to four warpgroups of 64 query rows each compute. A warpgroup turns the scores of a block of
 keys into weights, then multiplies them with the values and queries with the next block of keys, both asynchronously:
 what overlaps with its products is the other warpgroups' arithmetic. A second set of weights, with which a warpgroup
 could overlap its own, was faster at width 128 alone and by little, and slower where sequences are short.
@@ -263,6 +263,13 @@ def _forward(
             (_compute, (outputs, shared, problem, settings, THREE)),
             (_load, (queries, keys, values, shared, problem, settings)),
         ], [4, 4, 4, 1], [REGISTERS, REGISTERS, REGISTERS, 24])  # fmt: skip
+    elif CONSUMERS == 3:
+        gl.warp_specialize([
+            (_compute, (outputs, shared, problem, settings, ZERO)),
+            (_compute, (outputs, shared, problem, settings, ONE)),
+            (_compute, (outputs, shared, problem, settings, TWO)),
+            (_load, (queries, keys, values, shared, problem, settings)),
+        ], [4, 4, 1], [REGISTERS, REGISTERS, 24])  # fmt: skip
     else:
         gl.warp_specialize([
             (_compute, (outputs, shared, problem, settings, ZERO)),
@@ -280,10 +287,25 @@ def supported(q: Tensor, k: Tensor, v: Tensor) -> bool:
     return fits and addressable(q, k, v)
 
 
-def size(width: int) -> dict[str, int]:
-    """Blocks, stages and warpgroups for a head width, and registers a thread of a computing warpgroup."""
+def size(width: int, queries: int, heads: int, processors: int, causal: bool) -> dict[str, int]:
+    """Blocks, stages and warpgroups, and registers a thread of a computing warpgroup.
+
+    Args:
+        width: of heads.
+        heads: those of all batches.
+        processors: multiprocessors, each of which takes as many tiles as any other or one less.
+    """
     if width == 128:
         return {"N": 128, "D": width, "CONSUMERS": 2, "STAGES": 2, "REGISTERS": 240}
+
+    def rows(consumers: int) -> int:
+        """Of a processor that takes the most."""
+        tile = consumers * ROWS.value
+        return triton.cdiv(heads * triton.cdiv(queries, tile), processors) * tile
+
+    # Under the mask three are slower where they have fewer rows, too.
+    if width == 64 and not causal and rows(3) < rows(4):
+        return {"N": 128, "D": width, "CONSUMERS": 3, "STAGES": 4, "REGISTERS": 160}
     return {"N": 64, "D": width, "CONSUMERS": 4, "STAGES": 6, "REGISTERS": 112}
 
 
@@ -308,14 +330,14 @@ def forward(
     batch, heads, queries, width = q.shape
     keys = k.shape[2]
     o = torch.empty_like(q, memory_format=torch.contiguous_format)
-    known = size(width)
+    processors = torch.cuda.get_device_properties(q.device).multi_processor_count
+    known = size(width, queries, batch * heads, processors, causal)
     form = form or ("newton twice" if q.dtype == torch.float16 else "packed newton")
     if form not in FORMS:
         raise ValueError(f"no form {form!r} of the weights: give one of {', '.join(FORMS)}")
     together = 2 if causal else 1
     units = batch * heads * triton.cdiv(triton.cdiv(queries, known["CONSUMERS"] * ROWS.value), together)
-    programs = min(units, torch.cuda.get_device_properties(q.device).multi_processor_count)
-    _forward[(programs,)](
+    _forward[(min(units, processors),)](
         descriptor(q, ROWS.value), descriptor(k, known["N"]), descriptor(v, known["N"]), descriptor(o, ROWS.value),
         biases, biases if slopes is None else slopes, scale, batch, queries, keys, heads, heads // k.shape[1], **known,
         TOGETHER=together, FORM=form, CAUSAL=causal, ALIBI=slopes is not None, num_warps=4,

@@ -18,6 +18,7 @@ CASES = [
     *(Attention(n, n, causal=causal, dtype="bfloat16") for n in (1, 63, 64, 65, 192, 193) for causal in (False, True)),
     *(Attention(n, m, causal=True, dtype="float16") for n, m in ((64, 300), (300, 64), (1, 200))),
     *(Attention(1100, 260, width=width, causal=causal) for width in (32, 64, 128) for causal in (False, True)),
+    Attention(768, 130, dtype="bfloat16"),
     Attention(200, 200, heads=4, key_heads=2, batch=2, width=128, strided=True, causal=True, dtype="bfloat16"),
     Attention(200, 270, heads=4, alibi=True, dtype="bfloat16"),
     Attention(270, 270, heads=2, alibi=True, causal=True, dtype="bfloat16"),
@@ -29,8 +30,8 @@ import json, sys
 from benchmarks.compiled import compiled, descriptor
 from benchmarks.kernels import flash_sigmoid_hopper as hopper
 
-width, dtype, causal, alibi, form = json.loads(sys.argv[1])
-size = hopper.size(width)
+width, dtype, causal, alibi, form, queries = json.loads(sys.argv[1])
+size = hopper.size(width, queries, 32, 132, causal)
 block = lambda rows: descriptor(dtype, (1, 1, rows, width))
 types = {"queries": block(64), "keys": block(size["N"]), "values": block(size["N"]), "outputs": block(64),
          "biases": "*fp32", "slopes": "*fp32", "scale": "fp32",
@@ -77,13 +78,14 @@ def test_the_softmax_twin_is_softmax():
     torch.testing.assert_close(found, true, rtol=2e-2, atol=1e-2)
 
 
-def look(width, dtype="bf16", causal=False, alibi=False, form="packed newton"):
-    return json.loads(run_apart(LIST, [width, dtype, causal, alibi, form]))
+def look(width, dtype="bf16", causal=False, alibi=False, form="packed newton", queries=4096):
+    return json.loads(run_apart(LIST, [width, dtype, causal, alibi, form, queries]))
 
 
 @pytest.mark.parametrize(
     ("width", "options"),
-    [(32, {}), (64, {}), (64, {"causal": True, "alibi": True}), (128, {"causal": True}),
+    [(32, {}), (64, {}), (64, {"queries": 16_384}), (64, {"queries": 16_384, "form": "softmax"}),
+     (64, {"causal": True, "alibi": True}), (128, {"causal": True}),
      (128, {"dtype": "fp16", "form": "newton twice", "causal": True}), (128, {"form": "softmax"})],
 )  # fmt: skip
 def test_it_keeps_its_registers_and_multiplies_asynchronously(width, options):
@@ -95,6 +97,15 @@ def test_it_keeps_its_registers_and_multiplies_asynchronously(width, options):
     assert found["UTMALDG"] > 0
     # One for each group of products: the assembler would put more between products that it cannot overlap.
     assert found["WARPGROUP.ARRIVE"] <= found["HGMMA"] / 2
+
+
+@pytest.mark.parametrize(
+    ("width", "queries", "heads", "causal", "consumers"),
+    [(64, 16_384, 32, False, 3), (64, 8192, 64, False, 3), (64, 4096, 128, False, 4), (64, 1024, 512, False, 4),
+     (64, 16_384, 32, True, 4), (64, 1, 1, False, 3), (32, 16_384, 64, False, 4), (128, 16_384, 16, False, 2)],
+)  # fmt: skip
+def test_tiles_are_of_the_height_that_leaves_processors_least_to_do(width, queries, heads, causal, consumers):
+    assert hopper.size(width, queries, heads, 132, causal)["CONSUMERS"] == consumers
 
 
 def test_a_weight_costs_one_special_function():
