@@ -19,32 +19,32 @@ CPU `theory.operators.attention.sigmoid` answers. Triton's interpreter runs the 
 it multiplies as integers (Triton 3.9). Source: Ramapuram et al., arXiv:2409.04431, section 4 and appendix.
 
 -- measured; written by `python -m benchmarks.docstrings` --
-Measured: NVIDIA H200, 2026-11-25, torch 2.11.0, triton 3.6.0; a square matrix product reaches 784 TFLOP/s, a copy 4.25
+Measured: NVIDIA H200, 2026-11-25, torch 2.11.0, triton 3.6.0; a square matrix product reaches 786 TFLOP/s, a copy 4.23
     TB/s.
-Measured: width=64 queries=16384: 3.81 ms, 577 TFLOP/s, 74% of the ceiling; SDPA/flash takes 1.98 times as long [1.97,
-    1.99], SDPA/cudnn takes 1.23 times as long [1.22, 1.24], softmax twin takes 1.40 times as long [1.39, 1.41],
-    sigmoid with row maximum takes 1.44 times as long [1.43, 1.45], sigmoid in float32 takes 1.21 times as long [1.20,
-    1.21], exp and divide takes 1.55 times as long [1.54, 1.56], tanh takes 1.00 times as long [1.00, 1.01].
-Measured: width=64 causal queries=16384: 1.95 ms, 564 TFLOP/s, 72% of the ceiling; SDPA/flash takes 1.95 times as long
-    [1.94, 1.96], SDPA/cudnn takes 1.23 times as long [1.23, 1.24], softmax twin takes 1.45 times as long [1.44, 1.46],
-    sigmoid with row maximum takes 1.72 times as long [1.69, 1.73], sigmoid in float32 takes 1.17 times as long [1.16,
-    1.18], exp and divide takes 1.53 times as long [1.52, 1.54], tanh takes 1.08 times as long [1.08, 1.09].
-Measured: width=128 queries=16384: 3.01 ms, 732 TFLOP/s, 93% of the ceiling; SDPA/flash takes 2.38 times as long [2.38,
-    2.38], SDPA/cudnn takes 1.17 times as long [1.17, 1.18], softmax twin takes 1.27 times as long [1.26, 1.27],
-    sigmoid with row maximum takes 1.35 times as long [1.34, 1.36], sigmoid in float32 takes 1.14 times as long [1.12,
-    1.14], exp and divide takes 1.26 times as long [1.25, 1.27], tanh takes 1.03 times as long [1.02, 1.03].
-Measured: width=128 causal queries=16384: 1.64 ms, 670 TFLOP/s, 85% of the ceiling; SDPA/flash takes 2.39 times as long
-    [2.38, 2.40], SDPA/cudnn takes 1.20 times as long [1.19, 1.20], softmax twin takes 1.27 times as long [1.26, 1.27],
+Measured: width=64 queries=16384: 3.71 ms, 592 TFLOP/s, 75% of the ceiling; SDPA/flash takes 2.07 times as long [2.06,
+    2.07], SDPA/cudnn takes 1.28 times as long [1.28, 1.29], softmax twin takes 1.23 times as long [1.23, 1.24],
+    sigmoid with row maximum takes 1.40 times as long [1.39, 1.40], sigmoid in float32 takes 1.16 times as long [1.16,
+    1.17], exp and divide takes 1.54 times as long [1.53, 1.55], tanh takes 1.01 times as long [1.01, 1.02].
+Measured: width=64 causal queries=16384: 1.94 ms, 567 TFLOP/s, 72% of the ceiling; SDPA/flash takes 1.96 times as long
+    [1.95, 1.96], SDPA/cudnn takes 1.24 times as long [1.24, 1.25], softmax twin takes 1.47 times as long [1.46, 1.47],
+    sigmoid with row maximum takes 1.73 times as long [1.72, 1.74], sigmoid in float32 takes 1.18 times as long [1.17,
+    1.19], exp and divide takes 1.55 times as long [1.54, 1.55], tanh takes 1.10 times as long [1.09, 1.10].
+Measured: width=128 queries=16384: 3.03 ms, 727 TFLOP/s, 93% of the ceiling; SDPA/flash takes 2.37 times as long [2.37,
+    2.38], SDPA/cudnn takes 1.17 times as long [1.16, 1.17], softmax twin takes 1.26 times as long [1.25, 1.27],
+    sigmoid with row maximum takes 1.34 times as long [1.33, 1.35], sigmoid in float32 takes 1.13 times as long [1.12,
+    1.14], exp and divide takes 1.26 times as long [1.24, 1.27], tanh takes 1.02 times as long [1.01, 1.03].
+Measured: width=128 causal queries=16384: 1.63 ms, 673 TFLOP/s, 86% of the ceiling; SDPA/flash takes 2.40 times as long
+    [2.37, 2.41], SDPA/cudnn takes 1.19 times as long [1.19, 1.20], softmax twin takes 1.26 times as long [1.26, 1.26],
     sigmoid with row maximum takes 1.25 times as long [1.25, 1.26], sigmoid in float32 takes 1.09 times as long [1.08,
     1.09], exp and divide takes 1.24 times as long [1.23, 1.24], tanh takes 1.01 times as long [1.00, 1.01].
-Measured: width=64 backward queries=16384: 11.5 ms, 480 TFLOP/s, 61% of the ceiling; SDPA/flash takes 1.78 times as
-    long [1.77, 1.79], SDPA/cudnn takes 1.03 times as long [1.02, 1.04].
-Measured: width=64 causal backward queries=16384: 6.07 ms, 453 TFLOP/s, 58% of the ceiling; SDPA/flash takes 1.72 times
-    as long [1.71, 1.72], SDPA/cudnn takes 1.02 times as long [1.02, 1.03].
-Measured: width=128 backward queries=16384: 10.5 ms, 523 TFLOP/s, 67% of the ceiling; SDPA/flash takes 1.83 times as
-    long [1.81, 1.84], SDPA/cudnn takes 0.89 times as long [0.88, 0.91].
-Measured: width=128 causal backward queries=16384: 5.31 ms, 517 TFLOP/s, 66% of the ceiling; SDPA/flash takes 1.79
-    times as long [1.78, 1.80], SDPA/cudnn takes 0.93 times as long [0.92, 0.93].
+Measured: width=64 backward queries=16384: 11 ms, 499 TFLOP/s, 64% of the ceiling; SDPA/flash takes 1.85 times as long
+    [1.85, 1.86], SDPA/cudnn takes 1.08 times as long [1.07, 1.09].
+Measured: width=64 causal backward queries=16384: 5.51 ms, 499 TFLOP/s, 64% of the ceiling; SDPA/flash takes 1.92 times
+    as long [1.92, 1.92], SDPA/cudnn takes 1.14 times as long [1.14, 1.15].
+Measured: width=128 backward queries=16384: 9.08 ms, 605 TFLOP/s, 77% of the ceiling; SDPA/flash takes 2.14 times as
+    long [2.12, 2.16], SDPA/cudnn takes 1.05 times as long [1.04, 1.06].
+Measured: width=128 causal backward queries=16384: 4.72 ms, 582 TFLOP/s, 74% of the ceiling; SDPA/flash takes 2.07
+    times as long [2.07, 2.07], SDPA/cudnn takes 1.07 times as long [1.07, 1.08].
 -- end of what was measured --
 """
 

@@ -16,45 +16,45 @@ Limits: float16 and bfloat16, head width and blocks powers of two from 16 to 128
 Source: Zhang et al., arXiv:2509.24006, algorithms 1 and 2.
 
 -- measured; written by `python -m benchmarks.docstrings` --
-Measured: NVIDIA H200, 2026-11-25, torch 2.11.0, triton 3.6.0; a square matrix product reaches 790 TFLOP/s, a copy 4.25
+Measured: NVIDIA H200, 2026-11-25, torch 2.11.0, triton 3.6.0; a square matrix product reaches 785 TFLOP/s, a copy 4.22
     TB/s.
-Measured: high=5 linear=marginal queries=65536: 3.17 ms, 8.33e+03 TFLOP/s with 6.0% of that work done, 1055% of the
-    ceiling; SDPA/flash takes 24.89 times as long [24.13, 26.19], SDPA/cudnn takes 12.87 times as long [12.39, 13.51],
-    with map and projection takes 1.54 times as long [1.39, 1.57].
-Measured: high=5 linear=marginal backward queries=65536: 10.6 ms, 6.24e+03 TFLOP/s with 6.0% of that work done, 790% of
-    the ceiling; SDPA/flash takes 20.18 times as long [19.76, 20.28], SDPA/cudnn takes 11.37 times as long [11.02,
-    11.52].
-Measured: high=10 linear=marginal queries=32768: 1.65 ms, 3.99e+03 TFLOP/s with 11.1% of that work done, 505% of the
-    ceiling; SDPA/flash takes 12.41 times as long [12.33, 12.50], SDPA/cudnn takes 5.96 times as long [5.92, 6.06],
-    with map and projection takes 1.29 times as long [1.28, 1.31].
-Measured: high=20 linear=marginal queries=32768: 2.84 ms, 2.32e+03 TFLOP/s with 21.1% of that work done, 294% of the
-    ceiling; SDPA/flash takes 7.19 times as long [7.09, 7.23], SDPA/cudnn takes 3.48 times as long [3.39, 3.51], with
-    map and projection takes 1.16 times as long [1.13, 1.18].
-Measured: high=100 linear=marginal queries=32768: 12.4 ms, 533 TFLOP/s with 101.2% of that work done, 67% of the
+Measured: high=5 linear=marginal queries=65536: 3.17 ms, 8.32e+03 TFLOP/s with 6.0% of that work done, 1059% of the
+    ceiling; SDPA/flash takes 24.89 times as long [24.02, 26.16], SDPA/cudnn takes 12.56 times as long [12.19, 13.42],
+    with map and projection takes 1.51 times as long [1.43, 1.56].
+Measured: high=5 linear=marginal backward queries=65536: 10.6 ms, 6.21e+03 TFLOP/s with 6.0% of that work done, 791% of
+    the ceiling; SDPA/flash takes 20.14 times as long [19.69, 20.24], SDPA/cudnn takes 11.31 times as long [11.06,
+    11.49].
+Measured: high=10 linear=marginal queries=32768: 1.66 ms, 3.98e+03 TFLOP/s with 11.1% of that work done, 507% of the
+    ceiling; SDPA/flash takes 12.38 times as long [12.31, 12.43], SDPA/cudnn takes 5.95 times as long [5.83, 6.03],
+    with map and projection takes 1.31 times as long [1.28, 1.32].
+Measured: high=20 linear=marginal queries=32768: 2.85 ms, 2.32e+03 TFLOP/s with 21.1% of that work done, 295% of the
+    ceiling; SDPA/flash takes 7.18 times as long [7.12, 7.23], SDPA/cudnn takes 3.47 times as long [3.42, 3.50], with
+    map and projection takes 1.16 times as long [1.14, 1.17].
+Measured: high=100 linear=marginal queries=32768: 12.4 ms, 532 TFLOP/s with 101.2% of that work done, 68% of the
     ceiling; SDPA/flash takes 1.67 times as long [1.65, 1.68], SDPA/cudnn takes 0.81 times as long [0.80, 0.82], with
     map and projection takes 1.03 times as long [1.02, 1.04].
-Measured: high=10 linear=marginal backward queries=32768: 5.22 ms, 3.16e+03 TFLOP/s with 11.1% of that work done, 400%
-    of the ceiling; SDPA/flash takes 10.82 times as long [10.43, 11.24], SDPA/cudnn takes 5.20 times as long [5.13,
-    5.59].
-Measured: high=20 linear=marginal backward queries=32768: 9.44 ms, 1.75e+03 TFLOP/s with 21.1% of that work done, 221%
-    of the ceiling; SDPA/flash takes 5.90 times as long [5.77, 6.23], SDPA/cudnn takes 2.91 times as long [2.84, 3.14].
-Measured: high=100 linear=marginal backward queries=32768: 53 ms, 311 TFLOP/s with 101.2% of that work done, 39% of the
-    ceiling; SDPA/flash takes 1.05 times as long [1.02, 1.11], SDPA/cudnn takes 0.52 times as long [0.52, 0.57].
-Measured: high=5 linear=none queries=32768: 0.658 ms, 1e+04 TFLOP/s with 4.9% of that work done, 1269% of the ceiling;
-    SDPA/flash takes 30.67 times as long [30.40, 31.07], SDPA/cudnn takes 14.90 times as long [14.70, 15.20], with map
-    and projection takes 1.80 times as long [1.78, 1.83].
-Measured: high=5 linear=all queries=32768: 0.979 ms, 6.74e+03 TFLOP/s with 6.1% of that work done, 853% of the ceiling;
-    SDPA/flash takes 20.65 times as long [20.42, 20.83], SDPA/cudnn takes 10.01 times as long [9.94, 10.14], with map
-    and projection takes 1.52 times as long [1.50, 1.54].
-Measured: high=5 linear=rest queries=32768: 1.03 ms, 6.43e+03 TFLOP/s with 6.1% of that work done, 813% of the ceiling;
-    SDPA/flash takes 19.58 times as long [19.46, 19.74], SDPA/cudnn takes 9.53 times as long [9.35, 9.64], with map and
-    projection takes 1.50 times as long [1.46, 1.52].
-Measured: high=5 linear=none backward queries=32768: 2.53 ms, 6.51e+03 TFLOP/s with 4.9% of that work done, 825% of the
-    ceiling; SDPA/flash takes 22.46 times as long [21.59, 23.19], SDPA/cudnn takes 10.66 times as long [10.51, 11.55].
-Measured: high=5 linear=all backward queries=32768: 2.9 ms, 5.69e+03 TFLOP/s with 6.1% of that work done, 720% of the
-    ceiling; SDPA/flash takes 19.24 times as long [18.69, 20.37], SDPA/cudnn takes 9.36 times as long [9.21, 9.88].
-Measured: high=5 linear=rest backward queries=32768: 3.04 ms, 5.43e+03 TFLOP/s with 6.1% of that work done, 688% of the
-    ceiling; SDPA/flash takes 18.62 times as long [17.85, 19.38], SDPA/cudnn takes 9.09 times as long [8.84, 9.73].
+Measured: high=10 linear=marginal backward queries=32768: 5.22 ms, 3.16e+03 TFLOP/s with 11.1% of that work done, 402%
+    of the ceiling; SDPA/flash takes 10.76 times as long [10.43, 11.31], SDPA/cudnn takes 5.31 times as long [5.25,
+    5.67].
+Measured: high=20 linear=marginal backward queries=32768: 9.49 ms, 1.74e+03 TFLOP/s with 21.1% of that work done, 221%
+    of the ceiling; SDPA/flash takes 6.01 times as long [5.76, 6.25], SDPA/cudnn takes 2.95 times as long [2.89, 3.13].
+Measured: high=100 linear=marginal backward queries=32768: 53.9 ms, 306 TFLOP/s with 101.2% of that work done, 39% of
+    the ceiling; SDPA/flash takes 1.08 times as long [1.00, 1.09], SDPA/cudnn takes 0.52 times as long [0.51, 0.55].
+Measured: high=5 linear=none queries=32768: 0.668 ms, 9.88e+03 TFLOP/s with 4.9% of that work done, 1259% of the
+    ceiling; SDPA/flash takes 30.65 times as long [30.33, 30.88], SDPA/cudnn takes 14.61 times as long [14.38, 14.90],
+    with map and projection takes 1.78 times as long [1.75, 1.81].
+Measured: high=5 linear=all queries=32768: 0.994 ms, 6.63e+03 TFLOP/s with 6.1% of that work done, 845% of the ceiling;
+    SDPA/flash takes 20.69 times as long [20.52, 20.84], SDPA/cudnn takes 10.01 times as long [9.88, 10.11], with map
+    and projection takes 1.53 times as long [1.50, 1.55].
+Measured: high=5 linear=rest queries=32768: 1.04 ms, 6.32e+03 TFLOP/s with 6.1% of that work done, 805% of the ceiling;
+    SDPA/flash takes 19.64 times as long [19.54, 19.77], SDPA/cudnn takes 9.40 times as long [9.22, 9.48], with map and
+    projection takes 1.49 times as long [1.47, 1.51].
+Measured: high=5 linear=none backward queries=32768: 2.53 ms, 6.51e+03 TFLOP/s with 4.9% of that work done, 829% of the
+    ceiling; SDPA/flash takes 22.89 times as long [21.45, 23.20], SDPA/cudnn takes 11.43 times as long [10.78, 11.73].
+Measured: high=5 linear=all backward queries=32768: 2.92 ms, 5.65e+03 TFLOP/s with 6.1% of that work done, 720% of the
+    ceiling; SDPA/flash takes 19.13 times as long [18.67, 20.11], SDPA/cudnn takes 9.50 times as long [9.35, 10.02].
+Measured: high=5 linear=rest backward queries=32768: 3.06 ms, 5.4e+03 TFLOP/s with 6.1% of that work done, 687% of the
+    ceiling; SDPA/flash takes 18.33 times as long [17.81, 19.27], SDPA/cudnn takes 9.13 times as long [8.92, 9.74].
 -- end of what was measured --
 """
 

@@ -21,7 +21,7 @@ def house(pytester, monkeypatch):
     return House(pytester, monkeypatch, CLAIMS.read_text("utf-8"), bibliography)
 
 
-def planted(few=1.3, wide=0.9, **changes):
+def planted(few=1.3, wide=1.1, **changes):
     """Cases at 196 and at three long lengths, in both directions; `wide` is cuDNN's backward pass at width 128."""
     slower = AS_CLAIMED | changes
     both = {name: factor for name, factor in slower.items() if name.startswith("SDPA")}
@@ -41,7 +41,6 @@ def verdicts(house, rows):
 
 def test_every_claim_is_as_expected_where_the_times_are_and_every_control_is_rejected(house):
     found = verdicts(house, planted())
-    assert found.pop("backward-faster-than-cudnn") == "amended"
     assert found.pop("no-gain-at-196-tokens") == "refuted"
     assert set(found.values()) == {"supported"}
     checks = [check for claim in house.results["claims"] for check in claim["checks"]]
@@ -59,6 +58,12 @@ def test_a_gain_below_the_stated_one_leaves_the_direction_and_fails_the_number(h
     found = verdicts(house, planted(**{"SDPA/flash": 1.15}))
     assert found["forward-faster-than-flash-attention-2"] == "supported"
     assert found["forward-17-percent"] is None
+
+
+def test_one_width_whose_backward_pass_is_slower_than_cudnns_is_enough(house):
+    found = verdicts(house, planted(wide=0.95))
+    assert found["backward-faster-than-cudnn"] is None
+    assert found["forward-faster-than-cudnn"] == "supported"
 
 
 def test_a_gain_that_stays_with_the_row_statistics_breaks_the_explanation(house):

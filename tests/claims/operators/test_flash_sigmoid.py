@@ -8,9 +8,9 @@ taken through tanh. At few tokens there is no gain (issue 5 of the repository).
 Notation. t is the time of one call; time saved is 1 - t(sigmoid) / t(softmax). SDPA/flash is PyTorch's
 FlashAttention-2, SDPA/cudnn NVIDIA's kernel for this device. n is the number of tokens; n times the batch is 16384.
 
-Scope. Our kernel on our GPU, not theirs on theirs: widths 64 and 128, bfloat16, n from 4096 to 16384. A ratio of times
-has the 99 % interval of its median over rounds in which contenders took turns; bounds are put to its worse end.
-Variants with the same tiles and schedule exist of the forward pass alone.
+Scope. Our kernel on our GPU, not theirs on theirs: widths 64 and 128, bfloat16, n from 4096 to 16384, and from 1024
+against cuDNN. A ratio of times has the 99 % interval of its median over rounds in which contenders took turns; bounds
+are put to its worse end. Variants with the same tiles and schedule exist of the forward pass alone.
 """
 
 from reports.claim import Claim
@@ -24,6 +24,10 @@ KERNEL = (
 )
 ITSELF, EXCHANGED = {"fast": "SDPA/flash"}, {"slow": "fast", "fast": "SDPA/flash"}
 FLASH = {"the baseline against itself": ITSELF, "the two exchanged": EXCHANGED}
+CUDNN = {
+    "the baseline against itself": {"fast": "SDPA/cudnn"},
+    "the two exchanged": {"slow": "fast", "fast": "SDPA/cudnn"},
+}
 
 
 def ratios(record, slow, fast, *, shortest=LONG, **fields):
@@ -172,61 +176,34 @@ cudnn = Claim(
     paper=PAPER,
     slug="forward-faster-than-cudnn",
     where="Not in the paper: the comparison it does not make",
-    says="From 4096 tokens on, the forward pass of sigmoid attention takes less time than softmax attention of cuDNN, "
+    says="From 1024 tokens on, the forward pass of sigmoid attention takes less time than softmax attention of cuDNN, "
     "with and without a causal mask.",
     formula=r"t_\sigma < t_{\mathrm{cuDNN}}",
     gap=KERNEL + " FlashAttention-2 was not written for Hopper, cuDNN's kernel is.",
 )
 
 
-@cudnn.check(
-    "benchmark",
-    controls={
-        "the baseline against itself": {"fast": "SDPA/cudnn"},
-        "the two exchanged": {"slow": "fast", "fast": "SDPA/cudnn"},
-    },
-)
+@cudnn.check("benchmark", controls=CUDNN)
 def test_forward_takes_less_time_than_cudnn(evidence, bench, *, slow="SDPA/cudnn", fast="fast"):
     """Widths 64 and 128, full and causal, against the kernel that was made for this GPU."""
-    expect_saved(evidence, bench("flash_sigmoid"), slow, fast)
+    expect_saved(evidence, bench("flash_sigmoid"), slow, fast, shortest=1024)
 
 
 backward_cudnn = Claim(
     paper=PAPER,
     slug="backward-faster-than-cudnn",
     where="Not in the paper: the comparison it does not make",
-    says="From 4096 tokens on, the backward pass of sigmoid attention takes less time than cuDNN's of softmax "
+    says="From 1024 tokens on, the backward pass of sigmoid attention takes less time than cuDNN's of softmax "
     "attention, with and without a causal mask.",
     formula=r"t'_\sigma < t'_{\mathrm{cuDNN}}",
-    gap=KERNEL + " Ours adds dQ in a fixed order, so that two runs agree bitwise.",
-    repair="At head width 64.",
+    gap=KERNEL + " Ours adds dQ in a fixed order, so that two runs agree bitwise; cuDNN's is not asked to.",
 )
 
 
-@backward_cudnn.check(
-    "benchmark",
-    controls={
-        "the baseline against itself": {"fast": "SDPA/cudnn"},
-        "width 128": {"width": 128},
-    },
-)
-def test_backward_takes_less_time_than_cudnn_at_width_64(evidence, bench, *, slow="SDPA/cudnn", fast="fast", width=64):
-    """The backward pass alone, full and causal."""
-    expect_saved(evidence, bench("flash_sigmoid"), slow, fast, backward=True, width=width)
-
-
-@backward_cudnn.refutation(
-    "benchmark",
-    controls={"the baseline against itself": {"fast": "SDPA/cudnn"}, "width 64": {"width": 64}},
-)
-def test_backward_takes_more_time_than_cudnn_at_width_128(
-    evidence, bench, *, slow="SDPA/cudnn", fast="fast", width=128
-):
-    """Without a mask, every length from 4096 on; upper ends of the intervals."""
-    record = bench("flash_sigmoid")
-    for case, one in ratios(record, slow, fast, causal=False, backward=True, width=width).items():
-        evidence.expect("the baseline's time over the kernel's", one.high, less_than=1)
-        evidence.counterexample("Time over cuDNN's", case=case, median=1 / one.median, low=1 / one.high)
+@backward_cudnn.check("benchmark", controls=CUDNN)
+def test_backward_takes_less_time_than_cudnn(evidence, bench, *, slow="SDPA/cudnn", fast="fast"):
+    """The backward pass alone, widths 64 and 128, full and causal."""
+    expect_saved(evidence, bench("flash_sigmoid"), slow, fast, shortest=1024, backward=True)
 
 
 bookkeeping = Claim(
