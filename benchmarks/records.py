@@ -30,8 +30,9 @@ STATE: dict[Any, Any] = {str: object}
 TIMES = {"median": NUMBER, "low": NUMBER, "high": NUMBER, "rate": NUMBER, "rounds": [NUMBER]}
 SHAPE: dict[Any, Any] = {
     "schema": int, "name": TEXT, "started": TEXT, "axis": TEXT, "only": TEXT, "code": TEXT,
-    "environment": {"device": TEXT, "packages": {str: TEXT}, "commit": (TEXT, NoneType), "suite_seed": int,
-                    "python": TEXT, "scale": TEXT, "dirty": (bool, NoneType), str: object},
+    "environment": {"device": TEXT, "packages": {str: TEXT}, "commit": (TEXT, NoneType), "dirty": (bool, NoneType),
+                    "python": TEXT, "platform": TEXT, "processor": TEXT, "suite_seed": int, "profile": TEXT,
+                    "scale": TEXT, str: object},
     "gate": {"passed": bool, "outputs": int, "failures": [TEXT], "refused": {str: int},
              "closest": ({"case": TEXT, "output": TEXT, "error": (*NUMBER, NoneType), "budget": NUMBER}, NoneType)},
     "doubts": [TEXT],

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 import scipy.stats  # noqa: F401  # an inner run in this process forgets what it imports, and numpy refuses to load twice
 import torch
 
@@ -37,7 +38,7 @@ class House:
 
     def run_all(self, *arguments):
         """Slug of each claim -> what the run says of it."""
-        self.pytester.runpytest_inprocess(*arguments)
+        assert self.pytester.runpytest_inprocess(*arguments).ret != pytest.ExitCode.INTERNAL_ERROR
         self.results = json.loads((self.path / "reports/out/results.json").read_text("utf-8"))
         return {claim["slug"]: claim for claim in self.results["claims"]}
 

@@ -33,7 +33,8 @@ def record(rows=None, **changes):
     if rows is None:
         rows = [row(length, {"SDPA/flash": 1.25}, **setting) for setting in SETTINGS for length in LENGTHS]
     environment = {"device": DEVICE, "packages": {"torch": "2.11.0", "triton": "3.6.0"}, "commit": "c0ffee",
-                   "suite_seed": 0, "python": "3.12.3", "scale": "small", "dirty": False}  # fmt: skip
+                   "dirty": False, "python": "3.12.3", "platform": "Linux", "processor": "x86_64, 16 cores",
+                   "suite_seed": 0, "profile": "bench", "scale": "small"}  # fmt: skip
     made = Record(
         "sum", "2026-11-25T02:00:00+00:00", environment, GREEN, code="1234",
         ceilings={"flops": 8e14, "bytes": 4e12}, state={"before": {"throttling": []}, "after": {}}, rows=tuple(rows),
