@@ -107,13 +107,12 @@ class Reporter:
         chosen = Selection.from_options(self.config)
         selected = set(plan["selected"])
         seed = self.config.getoption("--suite-seed")
-        claims = [results.fill_in(claim, self.outcomes, selected, seed) for claim in plan["claims"]]
         environments = [environment.describe(
             self.config.rootpath, suite_seed=seed, profile=self.config.getoption("--profile"),
             device=self.device if self.device != "cpu" else environment.device(),
             scale=self.config.getoption("--scale"), checkpoint=self.config.stash.get(CHECKPOINT, None),
         )]  # fmt: skip
-        results.place(claims, self.outcomes, environments)
+        claims = [results.fill_in(claim, self.outcomes, selected, seed, environments) for claim in plan["claims"]]
         return results.conclude({
             "schema": results.SCHEMA,
             "title": self.config.getoption("--title"),

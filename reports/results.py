@@ -60,19 +60,24 @@ def parameter_id(control: str | None) -> str:
 
 
 def fill_in(
-    claim: dict[str, Any], outcomes: dict[str, dict[str, Any]], selected: set[str], seed: int
+    claim: dict[str, Any],
+    outcomes: dict[str, dict[str, Any]],
+    selected: set[str],
+    seed: int,
+    environments: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """A planned claim with the outcomes of its tests.
 
     Args:
         claim: from `describe`.
-        outcomes: node id -> {"outcome", "why", "seconds", "evidence" or None, "violated" or None}.
+        outcomes: node id -> {"outcome", "why", "seconds", "evidence", "violated", "origin"}, the last three or None.
         selected: node ids that were to run. One of them without an outcome is *lost*; any other test is `not run`.
+        environments: that of the run; those in which numbers were measured that this run judges are added.
     """
 
     def result(node: str) -> dict[str, Any]:
         outcome, why = LOST if node in selected else UNSELECTED
-        blank = {"outcome": outcome, "why": why, "seconds": 0.0, "evidence": None, "violated": None}
+        blank = {"outcome": outcome, "why": why, "seconds": 0.0, "evidence": None, "violated": None, "origin": None}
         return outcomes.get(node, blank) | {"rerun": f"pytest {shlex.quote(node)} --suite-seed {seed}"}
 
     checks = []
@@ -84,30 +89,20 @@ def fill_in(
             if own["outcome"] != "not run" and control["why"] == UNSELECTED[1]:
                 own |= {"outcome": "not run", "why": "its controls were not selected"}
             controls.append(_control(name, control))
+        environment = own["origin"] or environments[0]
+        if environment not in environments:
+            environments.append(environment)
         shared = {key: check[key] for key in KNOWN}
         evidence = own["evidence"] if own["evidence"] is not None else BLANK_EVIDENCE
         ran = {key: own[key] for key in ("outcome", "why", "seconds", "rerun")}
         checks.append(
             shared
-            | {"file": claim["file"], "environment": 0, "measured": None}
+            | {"file": claim["file"], "environment": environments.index(environment), "measured": None}
             | ran
             | evidence
             | {"controls": controls}
         )
     return claim | {"checks": checks}
-
-
-def place(
-    claims: list[dict[str, Any]], outcomes: dict[str, dict[str, Any]], environments: list[dict[str, Any]]
-) -> None:
-    """Give each check whose numbers were measured earlier their environment, added to those of the run."""
-    for claim in claims:
-        for check in claim["checks"]:
-            origin = outcomes.get(node_id(claim["file"], check["name"]), {}).get("origin")
-            if origin is not None:
-                if origin not in environments:
-                    environments.append(origin)
-                check["environment"] = environments.index(origin)
 
 
 def _control(name: str, result: dict[str, Any]) -> dict[str, Any]:
